@@ -1,0 +1,1 @@
+"""Many trials: which ones to run, and what was learned."""

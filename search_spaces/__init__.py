@@ -1,0 +1,1 @@
+"""Questions: studies as YAML files, read by `ablate`."""

@@ -1,0 +1,1 @@
+"""One trial: from a complete description it trains, evaluates and reports numbers."""

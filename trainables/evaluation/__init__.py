@@ -1,0 +1,1 @@
+"""Checkpoint in, scores per query out."""

@@ -1,0 +1,1 @@
+"""Batches in, loss out."""

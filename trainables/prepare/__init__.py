@@ -1,0 +1,1 @@
+"""Work done once per content and shared by all trials through the cache."""
