@@ -176,12 +176,15 @@ _PARTS: dict[str, type[Part]] = {
     "loss": LossSpec,
     "optim": OptimSpec,
 }
-KEYS: tuple[str, ...] = tuple(
-    f"{part}.{name}"
-    for part, model in _PARTS.items()
-    for name in model.model_fields
-    if name != "params"
-) + ("seed",)
+KEYS: tuple[str, ...] = (
+    *(
+        f"{part}.{name}"
+        for part, model in _PARTS.items()
+        for name in model.model_fields
+        if name != "params"
+    ),
+    "seed",
+)
 """Every flat key but the losses' own `loss.params.*`."""
 
 LOSS_PARAMS: tuple[str, ...] = tuple(

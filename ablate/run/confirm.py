@@ -1,0 +1,43 @@
+"""The winner once more on a worker group: the numbers must not depend on how a trial was run."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from ablate.run.ledger import Ledger
+from ablate.run.trial import Job, Resources
+
+
+def confirm(job: Job, resources: Resources, workers: int) -> dict[str, Any]:
+    """Train and score the job with `workers` workers, beside what the ledger holds of it.
+
+    Returns both sets of metrics and `weights`, the relative distance of the two trained encoders:
+    |a - b| / |a|, over all parameters. Nothing of it enters the trial's record.
+    """
+    from trainables import worker
+    from trainables.train import TrialTask
+
+    ledger = Ledger(resources.runs)
+    output = ledger.store.scratch()
+    task = TrialTask(spec=dict(job.spec), refs=job.refs, cache=resources.cache, output=str(output))
+    storage, name = f"{ledger.store.uri}/.train", f"confirm-{job.trial_id}-{workers}"
+    group = worker.Group(workers, resources.cpus, resources.gpus)
+    outcome = worker.run_group(task, group, storage, name)
+    ledger.store.delete(f".train/{name}")
+    record, checkpoint = ledger.record(job.trial_id), ledger.checkpoint(job.trial_id)
+    if record is None or checkpoint is None:
+        raise FileNotFoundError(f"trial {job.trial_id} has no checkpoint to compare with")
+    distance = worker.distance(checkpoint, output / "checkpoint")
+    shutil.rmtree(output, ignore_errors=True)
+    scores = {key: value for key, value in outcome.metrics.items() if not key.startswith("grad/")}
+    return {
+        "trial_id": job.trial_id,
+        "cell": job.cell,
+        "seed": job.seed,
+        "workers": workers,
+        "one": {key: record.metrics.get(key) for key in scores},
+        "group": scores,
+        "weights": distance,
+        "seconds": {"one": dict(record.seconds), "group": outcome.seconds},
+    }

@@ -1,0 +1,197 @@
+"""The run folder: one record per trial, written whole, the single source of truth.
+
+trials/<trial_id>/record.json            state, spec, metrics, reason
+trials/<trial_id>/history.jsonl          one row per logged step
+trials/<trial_id>/evaluations/<slug>/    metrics.json, per_query.parquet, run.trec
+trials/<trial_id>/checkpoint/            the trained encoder
+trials/<trial_id>/resume/                the state of an unfinished training
+studies/<name>/                          plan, choices, openings, executions, report
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ablate.run.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+State = Literal["planned", "running", "finished", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one trial. Times are Unix seconds; `seconds` splits the trial's own work."""
+
+    trial_id: str
+    spec: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    state: State = "planned"
+    reason: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    attempts: int = 0
+    host: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    evaluated: Mapping[str, str] = field(default_factory=dict)
+    """Reference (`nq/test`) -> fingerprint of the collection it was scored on."""
+    log_tail: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """The record as JSON, keys sorted."""
+        return _json(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Record:
+        """The record written by `to_json`."""
+        content = json.loads(text)
+        content["log_tail"] = tuple(content["log_tail"])
+        return cls(**content)
+
+
+def slug(ref_label: str) -> str:
+    """The folder name of a reference: `nq/test` -> `nq__test`."""
+    return ref_label.replace("/", "__")
+
+
+class Ledger:
+    """Reads and writes a run folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.store = Store(root)
+
+    def record(self, trial_id: str) -> Record | None:
+        """The trial's record, or None when it was never started here."""
+        content = self.store.read(f"trials/{trial_id}/record.json")
+        return None if content is None else Record.from_json(content)
+
+    def records(self, trial_ids: Iterable[str] | None = None) -> Iterator[Record]:
+        """The records of the given trials, or of all, one at a time."""
+        for trial_id in self.store.children("trials") if trial_ids is None else trial_ids:
+            record = self.record(trial_id)
+            if record is not None:
+                yield record
+
+    def write(self, record: Record) -> None:
+        """Put the record in place of the one before."""
+        self.store.write(f"trials/{record.trial_id}/record.json", record.to_json())
+
+    def history(self, trial_id: str) -> list[dict[str, float]]:
+        """Rows of logged steps, in order; empty when none was kept."""
+        content = self.store.read(f"trials/{trial_id}/history.jsonl")
+        return [] if content is None else [json.loads(row) for row in content.splitlines()]
+
+    def evaluated(self, trial_id: str) -> list[str]:
+        """References that the trial was scored on."""
+        record = self.record(trial_id)
+        return [] if record is None else sorted(record.evaluated)
+
+    def per_query(
+        self, trial_id: str, ref_label: str
+    ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+        """Query ids and, per metric, float64[Q]; FileNotFoundError when not evaluated."""
+        folder = f"trials/{trial_id}/evaluations/{slug(ref_label)}"
+        return _scores(self.store, f"{folder}/per_query.parquet")
+
+    def publish(self, trial_id: str, output: Path) -> None:
+        """Move what a trial wrote (`history.jsonl`, `checkpoint`, `evaluations/*`) into place.
+
+        The record is not touched: it is written last, when everything it names stands.
+        """
+        home = f"trials/{trial_id}"
+        history = output / "history.jsonl"
+        if history.exists():
+            self.store.write(f"{home}/history.jsonl", history.read_bytes())
+        if (output / "checkpoint").exists():
+            self.store.publish(output / "checkpoint", f"{home}/checkpoint")
+        for folder in sorted(output.glob("evaluations/*")):
+            self.store.publish(folder, f"{home}/evaluations/{folder.name}")
+
+    def checkpoint(self, trial_id: str) -> Path | None:
+        """A local folder with the trained encoder, or None."""
+        return self.store.fetch(f"trials/{trial_id}/checkpoint")
+
+    def study(self, name: str) -> StudyFolder:
+        """The folder of a study."""
+        return StudyFolder(self.store, f"studies/{name}")
+
+
+class StudyFolder:
+    """What belongs to a study as a whole rather than to one trial."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self.store = store
+        self.path = path
+
+    @property
+    def local(self) -> Path | None:
+        """The folder on local disk, or None when the run folder is on an object store."""
+        return self.store.local / self.path if self.store.local else None
+
+    def write(self, name: str, content: Any) -> None:
+        """Put a file: bytes and text as they are, anything else as JSON."""
+        if isinstance(content, str):
+            content = content.encode()
+        self.store.write(
+            f"{self.path}/{name}", content if isinstance(content, bytes) else _json(content)
+        )
+
+    def read(self, name: str) -> Any:
+        """The JSON of a file, or None when it does not exist."""
+        content = self.store.read(f"{self.path}/{name}")
+        return None if content is None else json.loads(content)
+
+    def choices(self) -> dict[str, int]:
+        """Cell name -> index of the draw that was chosen on dev; empty before the choice."""
+        return self.read("choices.json") or {}
+
+    def openings(self) -> list[dict[str, Any]]:
+        """Every opening of a test split: when, which references, which trials."""
+        names = self.store.children(f"{self.path}/openings")
+        return [self.read(f"openings/{name}") for name in names]
+
+    def open_test(self, opening: Mapping[str, Any], name: str) -> None:
+        """Record that test splits are about to be scored; written before the first score."""
+        self.write(f"openings/{name}.json", dict(opening))
+
+    def executions(self) -> list[dict[str, Any]]:
+        """Each run of the study's command: when, where, with which versions, how it ended."""
+        names = self.store.children(f"{self.path}/executions")
+        return [self.read(f"executions/{name}") for name in names]
+
+    def baselines(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Baseline name -> reference -> metric key -> value."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for name in self.store.children(f"{self.path}/baselines"):
+            for folder in self.store.children(f"{self.path}/baselines/{name}"):
+                metrics = self.read(f"baselines/{name}/{folder}/metrics.json")
+                if metrics is not None:
+                    found.setdefault(name, {})[folder.replace("__", "/")] = metrics
+        return found
+
+    def baseline_scores(
+        self, name: str, ref_label: str
+    ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+        """A baseline's scores per query, as `Ledger.per_query` gives them."""
+        path = f"{self.path}/baselines/{name}/{slug(ref_label)}/per_query.parquet"
+        return _scores(self.store, path)
+
+
+def _scores(store: Store, path: str) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(store.path(path), filesystem=store.files)
+    columns = {name: table[name].to_numpy() for name in table.column_names[1:]}
+    return table["query_id"].to_pylist(), columns
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, indent=1, allow_nan=False).encode()

@@ -1,0 +1,82 @@
+"""One trial, or one evaluation, outside a sweep: what `ablate train` and `ablate evaluate` do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablate.plan.study import Study
+from ablate.run import sweep
+from ablate.run.capacity import slots
+from ablate.run.execution import default_cache
+from ablate.run.trial import Resources
+from trainables.spec import TrialSpec
+
+
+def trial_of(study: Study, seed: int | None = None) -> dict[str, Any]:
+    """The flat spec of the study's fixed values, complete.
+
+    The seed is that of `fixed` or the first of `repeat`. Raises InvalidInput for keys that are
+    neither fixed nor have a default.
+    """
+    flat = {"seed": study.seeds[0] if seed is None else seed, **study.fixed}
+    return dict(TrialSpec.from_flat(flat).to_flat())
+
+
+def train_one(
+    flat: Mapping[str, Any],
+    refs: Sequence[str],
+    workers: int,
+    out: Path,
+    on_progress: Callable[[Mapping[str, float]], None],
+) -> dict[str, Any]:
+    """Train and score one trial; leaves `result.json` and `checkpoint/` in `out`.
+
+    Returns the content of `result.json`: `spec`, `metrics`, `seconds`. Raises InvalidInput,
+    TrainingFailed, or ClusterCannot.
+    """
+    from trainables import worker
+    from trainables.train import TrialTask
+
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    task = TrialTask(dict(flat), tuple(refs), default_cache(), str(out.absolute()))
+    if workers > 1:
+        resources = Resources(runs=str(out), cache=task.cache, workers=workers)
+        with sweep.cluster(None, dashboard=True) as total:
+            slots(resources, total, None)
+            storage = out.absolute() / ".train"
+            try:
+                with sweep.quiet():
+                    outcome = worker.run_group(task, worker.Group(workers), str(storage), "trial")
+            finally:
+                shutil.rmtree(storage, ignore_errors=True)
+    else:
+        reporter = worker.HereReporter(on_progress, keep=shutil.rmtree, kept=lambda: None)
+        outcome = worker.run_here(task, reporter, threads=os.cpu_count() or 1)
+    result = {"spec": dict(flat), "metrics": outcome.metrics, "seconds": outcome.seconds}
+    text = json.dumps(result, indent=1, sort_keys=True)
+    (out / "result.json").write_text(text, encoding="utf-8")
+    return result
+
+
+def evaluate_one(
+    model: str, refs: Sequence[str], out: Path, on_progress: Callable[[int, int], None]
+) -> dict[str, float]:
+    """Score a model on the references; leaves `metrics.json` and a folder per reference in `out`.
+
+    Returns metric key -> value. Raises InvalidInput when the model or a reference is unknown.
+    """
+    from trainables import worker
+
+    out.mkdir(parents=True, exist_ok=True)
+    metrics = worker.evaluate_here(
+        model, refs, default_cache(), str(out), os.cpu_count() or 1, on_progress
+    )
+    text = json.dumps(metrics, indent=1, sort_keys=True)
+    (out / "metrics.json").write_text(text, encoding="utf-8")
+    return metrics

@@ -1,0 +1,161 @@
+"""Files of a run folder, on local disk or on an object store, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainables.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+TEMPORARY = ".tmp"
+"""Folder, below the root, of files that are not yet in place."""
+
+
+class Store:
+    """A root folder given by a local path or a URI that pyarrow knows (`s3://…`, `gs://…`).
+
+    Paths are relative to the root, with `/`. A write is atomic: readers see the old content, the
+    new content, or nothing.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        from pyarrow import fs
+
+        self.uri = str(root) if "://" in str(root) else str(Path(root).absolute())
+        try:
+            self._files, self._root = fs.FileSystem.from_uri(self.uri)
+        except (ValueError, OSError) as error:
+            rule = f"cannot be opened as a run folder: {error}"
+            raise InvalidInput([Problem("--runs", rule, str(root))]) from None
+        self.local: Path | None = None
+        if isinstance(self._files, fs.LocalFileSystem):
+            self.local = Path(self._root)
+
+    @property
+    def files(self) -> FileSystem:
+        """The file system below, for libraries that read from one."""
+        return self._files
+
+    def path(self, path: str) -> str:
+        """The full path of `path` within the file system."""
+        return f"{self._root.rstrip('/')}/{path}"
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file, or None when it does not exist."""
+        try:
+            with self._files.open_input_stream(self.path(path)) as stream:
+                content: bytes = stream.read()
+        except FileNotFoundError:
+            return None
+        return content
+
+    def write(self, path: str, content: bytes) -> None:
+        """Put `content` at `path` in one step."""
+        if self.local is None:
+            with self._files.open_output_stream(self.path(path)) as stream:
+                stream.write(content)
+            return
+        target = self.local / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.scratch() / target.name
+        draft.parent.mkdir(parents=True)
+        try:
+            with draft.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(target)
+        finally:
+            shutil.rmtree(draft.parent, ignore_errors=True)
+
+    def scratch(self) -> Path:
+        """A fresh path on local disk, not yet created; beside the root when the root is local."""
+        base = self.local / TEMPORARY if self.local else Path(os.environ.get("TMPDIR", "/tmp"))
+        return base / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
+
+    def sweep_scratch(self) -> None:
+        """Remove what processes of this host that no longer live left half-written."""
+        if self.local is None:
+            return
+        for draft in (self.local / TEMPORARY).glob(f"{socket.gethostname()}.*.*"):
+            if not _alive(int(draft.name.split(".")[-2])):
+                shutil.rmtree(draft, ignore_errors=True)
+
+    def publish(self, folder: Path, path: str) -> None:
+        """Move a local folder to `path`, replacing what stands there."""
+        from pyarrow import fs
+
+        if self.local is None:
+            self.delete(path)
+            fs.copy_files(str(folder), self.path(path), destination_filesystem=self._files)
+            shutil.rmtree(folder)
+            return
+        target = self.local / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.scratch()
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, draft)
+        if target.exists():
+            old = self.scratch()
+            target.rename(old)
+            draft.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            draft.rename(target)
+
+    def fetch(self, path: str) -> Path | None:
+        """A local folder with the files of `path`, or None when it is absent.
+
+        On local disk this is the folder itself; elsewhere a copy that the caller removes.
+        """
+        from pyarrow import fs
+
+        if not self.exists(path):
+            return None
+        if self.local is not None:
+            return self.local / path
+        copy = self.scratch()
+        fs.copy_files(self.path(path), str(copy), source_filesystem=self._files)
+        return copy
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder stands at `path`."""
+        from pyarrow import fs
+
+        found: bool = self._files.get_file_info(self.path(path)).type != fs.FileType.NotFound
+        return found
+
+    def children(self, path: str) -> Iterator[str]:
+        """Names of the files and folders directly below `path`, sorted."""
+        from pyarrow import fs
+
+        selector = fs.FileSelector(self.path(path), allow_not_found=True)
+        yield from sorted(info.base_name for info in self._files.get_file_info(selector))
+
+    def delete(self, path: str) -> None:
+        """Remove a file or a folder; nothing happens when it is absent."""
+        from pyarrow import fs
+
+        kind = self._files.get_file_info(self.path(path)).type
+        if kind == fs.FileType.Directory:
+            self._files.delete_dir(self.path(path))
+        elif kind == fs.FileType.File:
+            self._files.delete_file(self.path(path))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,284 @@
+"""One trial from start to end: prepare, train, evaluate; the same call in a test and on a cluster.
+
+Everything random is a pure function of the seed and the step, so a training that is resumed from
+step k, on as many workers, makes the same bits as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from trainables.data.cache import Cache
+from trainables.data.collections import open_collection, parse_ref
+from trainables.evaluation.evaluate import evaluate, write_scores
+from trainables.feed import Feed
+from trainables.model.encoder import Encoder
+from trainables.model.objective import Objective, StepResult, training_step
+from trainables.prepare.prepare import prepare
+from trainables.spec import OptimSpec, Scalar, TrialSpec
+
+HISTORY_ROWS = 200
+"""Rows that a trial's history holds at most; a row is the mean over the steps it stands for."""
+
+
+class Reporter(Protocol):
+    """How a running trial speaks to whoever started it, and its place among its workers."""
+
+    rank: int
+    world_size: int
+
+    def progress(self, metrics: Mapping[str, float]) -> None:
+        """Say how far the trial is. Every worker calls it equally often."""
+
+    def save(self, folder: Path, step: int) -> None:
+        """Keep a training checkpoint. Every worker calls it; only rank 0's folder has files."""
+
+    def restore(self) -> Path | None:
+        """The folder kept last, or None at the first start."""
+
+
+class TrainingFailed(RuntimeError):
+    """The trial cannot go on for a reason of its own; the message is what the report shows."""
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """What is to be done: train `spec` unless `trained` holds the encoder, then score `refs`."""
+
+    spec: Mapping[str, Scalar]
+    refs: tuple[str, ...]
+    cache: str
+    output: str
+    """Local folder that rank 0 fills: history.jsonl, checkpoint/, evaluations/, outcome.json."""
+    trained: str | None = None
+    checkpoint_steps: int = 200
+    """Steps between training checkpoints."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out: final metrics by key, seconds by stage, fingerprint by evaluated reference.
+
+    The one inside a checkpoint says how the training ended; it is written last, so a checkpoint
+    that has it is whole.
+    """
+
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    evaluated: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Leave the outcome as `outcome.json`."""
+        text = json.dumps(asdict(self), sort_keys=True, indent=1)
+        (folder / "outcome.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Outcome:
+        """The outcome that `write` left in `folder`."""
+        return cls(**json.loads((folder / "outcome.json").read_text(encoding="utf-8")))
+
+
+def train_trial(task: TrialTask, reporter: Reporter) -> Outcome:
+    """Train and evaluate one trial; every worker of it calls this with the same task.
+
+    Raises InvalidInput when the spec or its data are wrong, TrainingFailed when the loss is not
+    finite.
+    """
+    spec = TrialSpec.from_flat(task.spec)
+    cache, output = Cache(Path(task.cache)), Path(task.output)
+    output.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float] = {}
+    metrics: dict[str, float] = {}
+    if task.trained is None:
+        with _timed(seconds, "prepare"):
+            prepare(spec, cache)
+            training = Training(spec, cache, reporter)
+        with _timed(seconds, "train"):
+            metrics = training.run(task.checkpoint_steps, output)
+        encoder = training.encoder
+        if reporter.rank == 0:
+            encoder.save(output / "checkpoint")
+            Outcome(metrics, seconds).write(output / "checkpoint")
+    else:
+        encoder = Encoder.from_folder(task.trained).to(device())
+        before = Outcome.read(Path(task.trained))
+        metrics, seconds = before.metrics, before.seconds
+    with _timed(seconds, "evaluate"):
+        evaluated = _evaluate(encoder, task, cache, reporter.rank, metrics)
+    outcome = Outcome(metrics, seconds, evaluated)
+    if reporter.rank == 0:
+        outcome.write(output)
+    return outcome
+
+
+def device() -> torch.device:
+    """The accelerator that this process may use, else the CPU."""
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else (torch.device("cpu"))
+    )
+
+
+class Training:
+    """The state of one training: encoder, optimiser, step, history."""
+
+    def __init__(self, spec: TrialSpec, cache: Cache, reporter: Reporter) -> None:
+        self.spec, self.reporter = spec, reporter
+        self.encoder = Encoder.load(spec.encoder, spec.seed).to(device())
+        self.objective = Objective(spec.loss)
+        self.feed = Feed(spec, cache, self.encoder.tokenizer_path)
+        self.optimizer = _optimizer(self.encoder, spec.optim)
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self.pending: list[dict[str, float]] = []
+
+    def run(self, checkpoint_steps: int, output: Path) -> dict[str, float]:
+        """Train to the last step; returns the means over the last quarter of the history."""
+        kept = self.reporter.restore()
+        if kept is not None:
+            self._load(kept)
+        total = self.feed.batches.total_steps
+        every = max(1, math.ceil(total / HISTORY_ROWS))
+        self.encoder.train()
+        while self.step < total:
+            self.pending.append(self._one_step())
+            self.step += 1
+            if self.step % every == 0 or self.step == total:
+                self._close_row(total)
+            if self.step % checkpoint_steps == 0 and self.step < total:
+                self._save(output / "resume")
+        self.encoder.eval()
+        if self.reporter.rank == 0:
+            rows = "".join(json.dumps(row, sort_keys=True) + "\n" for row in self.history)
+            (output / "history.jsonl").write_text(rows, encoding="utf-8")
+        late = self.history[-math.ceil(len(self.history) / 4) :]
+        keys = {key for row in late for key in row} - {"step", "train/lr"}
+        return {key: _mean([row[key] for row in late if key in row]) for key in sorted(keys)}
+
+    def _one_step(self) -> dict[str, float]:
+        optim, rank = self.spec.optim, self.reporter.rank
+        # Dropout depends on the step and the worker only, so there is no generator to keep.
+        torch.manual_seed(_mix(self.spec.seed, self.step, rank))
+        lr = learning_rate(optim, *self.feed.stage_span(self.step), self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        with _precision(optim):
+            inputs = self.feed.inputs(self.step, rank, self.reporter.world_size)
+            result = training_step(self.encoder, inputs, self.objective, optim.chunk_size)
+        norm = _clip(self.encoder, optim.clip_norm)
+        self._check(result, norm)
+        self.optimizer.step()
+        row = {"train/loss": result.loss, "train/gradient_norm": norm, "train/lr": lr}
+        if result.without_positive:
+            row["train/queries_without_positive"] = float(result.without_positive)
+        return row | result.shares
+
+    def _check(self, result: StepResult, norm: float) -> None:
+        if math.isfinite(result.loss) and math.isfinite(norm):
+            return
+        what = "loss" if not math.isfinite(result.loss) else "gradient"
+        raise TrainingFailed(
+            f"the {what} is not finite at step {self.step} (loss {result.loss}, gradient norm "
+            f"{norm}); lower optim.lr or raise loss.temperature"
+        )
+
+    def _close_row(self, total: int) -> None:
+        keys = sorted({key for row in self.pending for key in row})
+        row = {key: _mean([r[key] for r in self.pending if key in r]) for key in keys}
+        self.history.append({"step": self.step, **row})
+        self.pending = []
+        self.reporter.progress({"step": self.step, "steps": total, **row})
+
+    def _save(self, folder: Path) -> None:
+        if self.reporter.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            weights = {k: v.contiguous() for k, v in self.encoder.state_dict().items()}
+            save_file(weights, folder / "model.safetensors")
+            torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+            state = {"step": self.step, "history": self.history, "pending": self.pending}
+            (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        self.reporter.save(folder, self.step)
+
+    def _load(self, folder: Path) -> None:
+        self.encoder.load_state_dict(load_file(folder / "model.safetensors"))
+        moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location=device())
+        self.optimizer.load_state_dict(moments)
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        self.step, self.history = state["step"], state["history"]
+        self.pending = state["pending"]
+
+
+def learning_rate(optim: OptimSpec, first: int, last: int, step: int) -> float:
+    """The rate at `step` of a stage that spans steps [first, last): linear up, then linear to 0."""
+    length, position = last - first, step - first
+    rising = math.ceil(optim.warmup * length)
+    if position < rising:
+        return optim.lr * (position + 1) / rising
+    return optim.lr * (length - position) / max(1, length - rising)
+
+
+def _optimizer(encoder: torch.nn.Module, optim: OptimSpec) -> torch.optim.Optimizer:
+    """AdamW; biases and layer norms are not decayed, as is usual for BERT."""
+    decayed = [p for p in encoder.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in encoder.parameters() if p.requires_grad and p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": optim.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=optim.lr, fused=True)
+
+
+def _clip(encoder: torch.nn.Module, limit: float | None) -> float:
+    """Gradient norm before clipping. Gradients are already global, so every worker clips alike."""
+    bound = float("inf") if limit is None else limit
+    return float(torch.nn.utils.clip_grad_norm_(encoder.parameters(), bound))
+
+
+@contextmanager
+def _precision(optim: OptimSpec) -> Iterator[None]:
+    if optim.precision == "float32":
+        yield
+        return
+    with torch.autocast(device().type, torch.bfloat16):
+        yield
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    seconds[stage] = time.monotonic() - started
+
+
+def _evaluate(
+    encoder: Encoder, task: TrialTask, cache: Cache, rank: int, metrics: dict[str, float]
+) -> dict[str, str]:
+    """Add the scores on every reference to `metrics`; returns what each was scored on."""
+    refs = [parse_ref(text) for text in task.refs]
+    precision = TrialSpec.from_flat(task.spec).optim.precision
+    for scores in evaluate(encoder, refs, cache, precision=precision):
+        metrics |= scores.metrics
+        if rank == 0:
+            write_scores(scores, Path(task.output) / "evaluations" / scores.slug)
+    return {ref.label: open_collection(ref.collection, cache).fingerprint for ref in refs}
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    """A 63-bit number that differs for every (seed, step, rank) met in practice."""
+    return (seed * 1_000_003 + step) * 4_099 + rank & (2**63 - 1)
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,217 @@
+"""Two doors to the same loop: directly in this process, or in a Ray Train worker group."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trainables.data.cache import Cache
+from trainables.data.collections import parse_ref
+from trainables.evaluation.evaluate import bm25, evaluate, write_scores
+from trainables.model.encoder import Encoder
+from trainables.prepare.prepare import Prepared, prepare
+from trainables.spec import TrialSpec
+from trainables.train import Outcome, TrialTask, device, train_trial
+
+PROGRESS_SECONDS = 1.0
+"""Progress is passed on no more often than this: a report blocks the trial for a moment."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The worker group of one trial."""
+
+    workers: int
+    cpus: float = 1.0
+    gpus: float = 0.0
+    max_failures: int = 3
+    """Restarts after an infrastructure fault (a worker killed, a node lost)."""
+
+
+class HereReporter:
+    """Rank 0 of 1. `keep` and `kept` move training checkpoints to and from a durable place."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(
+        self,
+        on_progress: Callable[[Mapping[str, float]], None],
+        keep: Callable[[Path], None],
+        kept: Callable[[], Path | None],
+    ) -> None:
+        self._on_progress, self._keep, self._kept = on_progress, keep, kept
+        self._last = 0.0
+
+    def progress(self, metrics: Mapping[str, float]) -> None:
+        """Pass the metrics on, unless the last ones are less than a second old."""
+        if time.monotonic() - self._last >= PROGRESS_SECONDS:
+            self._on_progress(metrics)
+            self._last = time.monotonic()
+
+    def save(self, folder: Path, step: int) -> None:
+        """Hand the folder over; it is gone afterwards."""
+        self._keep(folder)
+
+    def restore(self) -> Path | None:
+        """The folder that was handed over last."""
+        return self._kept()
+
+
+def run_here(task: TrialTask, reporter: HereReporter, threads: int) -> Outcome:
+    """Run a one-worker trial in this process, on `threads` CPU threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return train_trial(task, reporter)
+
+
+def run_group(
+    task: TrialTask, group: Group, storage: str, name: str, callbacks: Sequence[Any] = ()
+) -> Outcome:
+    """Run a trial on a Ray Train worker group and bring what it wrote to `task.output`.
+
+    `storage` is a path or URI that every node reaches; the same `name` continues where an earlier
+    group of that name stopped. Raises `ray.train.TrainingFailedError` when the group gives up.
+    """
+    from ray import train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources: dict[str, float] = {"CPU": group.cpus}
+    if group.gpus:
+        resources["GPU"] = group.gpus
+    trainer = TorchTrainer(
+        _group_loop,
+        train_loop_config={**asdict(task), "threads": max(1, int(group.cpus))},
+        scaling_config=train.ScalingConfig(
+            num_workers=group.workers, use_gpu=group.gpus > 0, resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if group.gpus else "gloo"),
+        run_config=train.RunConfig(
+            name=name,
+            storage_path=storage,
+            callbacks=list(callbacks),
+            checkpoint_config=train.CheckpointConfig(num_to_keep=1),
+            failure_config=train.FailureConfig(max_failures=group.max_failures),
+        ),
+    )
+    result = trainer.fit()
+    with result.checkpoint.as_directory() as folder:
+        shutil.copytree(folder, task.output, dirs_exist_ok=True)
+    return Outcome.read(Path(task.output))
+
+
+def prepare_here(spec: Mapping[str, Any], cache: str) -> Prepared:
+    """Build in this process, on every core, what trials of `spec` read; see `prepare`."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    return prepare(TrialSpec.from_flat(spec), Cache(Path(cache)))
+
+
+def baseline_here(
+    name: str, spec: Mapping[str, Any], refs: Sequence[str], cache: str, output: str, threads: int
+) -> None:
+    """Score BM25 (`bm25`) or the backbone as it comes (`untrained…`), one folder a reference."""
+    import torch
+
+    torch.set_num_threads(threads)
+    parsed, store = [parse_ref(ref) for ref in refs], Cache(Path(cache))
+    if name == "bm25":
+        found = bm25(parsed, store)
+    else:
+        trial = TrialSpec.from_flat(spec)
+        encoder = Encoder.load(trial.encoder, trial.seed).to(device())
+        found = evaluate(encoder, parsed, store)
+    for scores in found:
+        write_scores(scores, Path(output) / scores.slug)
+
+
+def evaluate_here(
+    model: str,
+    refs: Sequence[str],
+    cache: str,
+    output: str,
+    threads: int,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, float]:
+    """Score a checkpoint's folder or a Hugging Face name; a folder a reference, all metrics back.
+
+    `on_progress` gets passages done and passages in all.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    parsed = [parse_ref(ref) for ref in refs]
+    encoder = Encoder.from_folder(model).to(device())
+    metrics: dict[str, float] = {}
+    for scores in evaluate(encoder, parsed, Cache(Path(cache)), progress=on_progress):
+        metrics |= scores.metrics
+        write_scores(scores, Path(output) / scores.slug)
+    return metrics
+
+
+def distance(one: Path, other: Path) -> float:
+    """|a - b| / |a| over all weights of two checkpoints of the same form."""
+    from safetensors.torch import load_file
+
+    squares = [0.0, 0.0]
+    for file in sorted(one.rglob("*.safetensors")):
+        theirs = load_file(other / file.relative_to(one))
+        for key, value in load_file(file).items():
+            squares[0] += float((value.double() - theirs[key].double()).square().sum())
+            squares[1] += float(value.double().square().sum())
+    return float((squares[0] / squares[1]) ** 0.5)
+
+
+class _GroupReporter:
+    """A Ray Train worker. A report is collective: every rank makes the same ones."""
+
+    def __init__(self) -> None:
+        from ray import train
+
+        context = train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self._restored: Path | None = None
+
+    def progress(self, metrics: Mapping[str, float]) -> None:
+        from ray import train
+
+        train.report(dict(metrics))
+
+    def save(self, folder: Path, step: int) -> None:
+        from ray import train
+
+        kept = train.Checkpoint.from_directory(folder) if self.rank == 0 else None
+        train.report({"step": float(step)}, checkpoint=kept)
+
+    def restore(self) -> Path | None:
+        from ray import train
+
+        kept = train.get_checkpoint()
+        if kept is None:
+            return None
+        return Path(kept.to_directory())
+
+
+def _group_loop(config: dict[str, Any]) -> None:
+    import torch
+
+    threads = config.pop("threads")
+    torch.set_num_threads(threads)
+    reporter = _GroupReporter()
+    output = Path(tempfile.mkdtemp(prefix="ablate-"))
+    try:
+        task = replace(TrialTask(**config), output=str(output))
+        train_trial(task, reporter)
+        shutil.rmtree(output / "resume", ignore_errors=True)
+        reporter.save(output, -1)
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
