@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union
@@ -72,9 +73,11 @@ class DataSpec(Part):
     """Whether a known positive is kept from being an in-batch negative; false as in the paper."""
 
     @model_validator(mode="after")
-    def _labels_exist(self) -> DataSpec:
+    def _keys_agree(self) -> DataSpec:
         if self.machine_labels is None and self.human_fraction < 1.0:
             raise ValueError("human_fraction below 1 needs machine_labels")
+        if self.group_size is not None and self.hard_negatives:
+            raise ValueError("hard_negatives must be 0 under group_size, which sets the number")
         return self
 
 
@@ -211,6 +214,8 @@ def text_number(value: object) -> Problem | None:
         number = float(value)
     except ValueError:
         return None
+    if not math.isfinite(number):
+        return None
     written = repr(number) if "." in repr(number) else repr(number).replace("e", ".0e")
     return Problem("", "is a number that YAML read as text", value, written)
 
@@ -262,7 +267,7 @@ def _loss_problems(loss: Mapping[str, Any], place: str | None) -> list[Problem]:
         if key not in allowed:
             rule = f"is not a parameter of {name}, which has: {', '.join(allowed) or 'none'}"
             problems.append(Problem(dotted, rule, value, nearest(key, allowed), place))
-        elif value not in allowed[key]:
+        elif not any(value == choice and type(value) is type(choice) for choice in allowed[key]):
             choices = ", ".join(str(choice) for choice in allowed[key])
             problems.append(Problem(dotted, f"must be one of {choices}", value, None, place))
     return problems

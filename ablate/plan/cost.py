@@ -1,0 +1,158 @@
+"""The arithmetic of one trial: floating-point operations of its training and its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+from ablate.plan.backbone import Shape, backbone_shape
+from trainables.data.collections import COLLECTIONS, Ref, parse_ref
+from trainables.model.losses import LOSSES
+from trainables.spec import Scalar
+
+ASSUMED_POSITIVES = 4
+"""Positives per query where the study keeps all and the labels are not counted."""
+
+TYPICAL: Mapping[str, tuple[int, Mapping[str, int]]] = {
+    "pydocs": (5700, {"train": 3600, "dev": 500, "test": 960}),
+    "pydocs/small": (1160, {"train": 710, "dev": 85, "test": 190}),
+}
+"""Passages, and queries by split, of collections whose size depends on what is installed."""
+
+QUERIES: Mapping[str, Mapping[str, int]] = {
+    "msmarco": {"train": 502_939, "dev": 6_980},
+    "nq": {"test": 3_452},
+    "nq/dpr": {"train": 58_880, "dev": 6_515},
+    "beir/trec-covid": {"test": 50},
+    "beir/nfcorpus": {"train": 2_590, "dev": 324, "test": 323},
+    "beir/nq": {"test": 3_452},
+    "beir/hotpotqa": {"train": 85_000, "dev": 5_447, "test": 7_405},
+    "beir/fiqa": {"train": 5_500, "dev": 500, "test": 648},
+    "beir/arguana": {"test": 1_406},
+    "beir/webis-touche2020": {"test": 49},
+    "beir/quora": {"dev": 5_000, "test": 10_000},
+    "beir/dbpedia-entity": {"dev": 67, "test": 400},
+    "beir/scidocs": {"test": 1_000},
+    "beir/fever": {"train": 109_810, "dev": 6_666, "test": 6_666},
+    "beir/climate-fever": {"test": 1_535},
+    "beir/scifact": {"train": 809, "test": 300},
+}
+"""Judged queries by split, as the collections' authors state them (BEIR: table 1)."""
+
+_SAMPLE = 1 << 20
+_MOST_READ = 64 << 20
+
+
+@dataclass(frozen=True)
+class Size:
+    """Texts of a collection: passages, and judged queries by split as far as known."""
+
+    passages: int
+    queries: Mapping[str, int]
+
+
+Sizes = Callable[[str], "Size | None"]
+
+
+class UnknownCost(ValueError):
+    """The arithmetic cannot be done; the message says what is not known."""
+
+
+def trial_flops(flat: Mapping[str, Scalar], refs: Sequence[Ref], sizes: Sizes) -> float:
+    """Operations of a trial: training, and encoding and searching for `refs`.
+
+    Texts count with the lengths at which they are cut, so this is rather too much. Raises
+    UnknownCost when the backbone's or a collection's size is not known.
+    """
+    shape = backbone_shape(str(flat["encoder.backbone"]))
+    if shape is None:
+        raise UnknownCost(f"the size of {flat['encoder.backbone']} is not known here")
+    kept = flat["encoder.layers"]
+    shape = replace(shape, layers=min(shape.layers, int(kept or shape.layers)))
+    return _training(flat, shape, sizes) + _evaluation(flat, shape, refs, sizes)
+
+
+def passages_per_query(flat: Mapping[str, Scalar]) -> int:
+    """Passages that a query brings into a batch, at most."""
+    if flat["data.group_size"] is not None:
+        return int(flat["data.group_size"])
+    several = LOSSES[str(flat["loss.name"])].reads == "all"
+    positives = int(flat["data.max_positives"] or ASSUMED_POSITIVES) if several else 1
+    return positives + int(flat["data.hard_negatives"] or 0)
+
+
+@lru_cache(maxsize=256)
+def collection_size(name: str) -> Size | None:
+    """The size of a collection: of a built-in one as registered, of a folder by a look at it."""
+    if name in TYPICAL:
+        return Size(*TYPICAL[name])
+    if name in COLLECTIONS:
+        expected = COLLECTIONS[name].expected
+        if "passages" not in expected:
+            return None
+        return Size(expected["passages"], QUERIES.get(name, {}))
+    folder = Path(name).expanduser()
+    corpus = folder / "corpus.jsonl"
+    if not corpus.is_file():
+        return None
+    files = (folder / "qrels").glob("*.tsv")
+    small = [file for file in files if file.stat().st_size <= _MOST_READ]
+    return Size(_lines(corpus), {file.stem: _distinct(file) for file in small})
+
+
+def _training(flat: Mapping[str, Scalar], shape: Shape, sizes: Sizes) -> float:
+    passages = passages_per_query(flat)
+    per_query = _text(flat, shape, "query") + passages * _text(flat, shape, "passage")
+    passes = 3 if flat["optim.chunk_size"] is None else 4
+    return passes * per_query * _queries_trained(flat, sizes)
+
+
+def _queries_trained(flat: Mapping[str, Scalar], sizes: Sizes) -> float:
+    if flat["optim.steps"] is not None:
+        return float(flat["optim.steps"]) * float(flat["optim.batch_size"] or 1)
+    ref = parse_ref(str(flat["data.train"]), "train")
+    size = sizes(ref.collection)
+    if size is None or ref.split not in size.queries:
+        raise UnknownCost(f"the number of queries in {ref} is not known here")
+    return float(flat["optim.epochs"] or 0) * size.queries[ref.split]
+
+
+def _evaluation(
+    flat: Mapping[str, Scalar], shape: Shape, refs: Sequence[Ref], sizes: Sizes
+) -> float:
+    total = 0.0
+    for name in dict.fromkeys(ref.collection for ref in refs):
+        size = sizes(name)
+        if size is None:
+            raise UnknownCost(f"the number of passages in {name} is not known here")
+        splits = [ref.split for ref in refs if ref.collection == name]
+        queries = sum(size.queries.get(split, 0) for split in splits)
+        total += size.passages * _text(flat, shape, "passage")
+        total += queries * _text(flat, shape, "query")
+        total += 2.0 * queries * size.passages * shape.width
+    return total
+
+
+def _text(flat: Mapping[str, Scalar], shape: Shape, role: str) -> float:
+    """Operations of one text's forward pass."""
+    length = int(flat[f"encoder.{role}_length"] or 0)
+    return length * shape.flops_per_token(length)
+
+
+def _lines(file: Path) -> int:
+    """Lines of a file, from the lines of its first megabyte."""
+    with file.open("rb") as opened:
+        start = opened.read(_SAMPLE)
+    size = file.stat().st_size
+    if size <= _SAMPLE:
+        return start.count(b"\n") + (not start.endswith(b"\n") and bool(start))
+    return round(size * start.count(b"\n") / len(start))
+
+
+def _distinct(file: Path) -> int:
+    """Judged queries of a split: distinct values of the first column, the header left out."""
+    with file.open("rb") as opened:
+        return len({line.split(b"\t", 1)[0] for line in islice(opened, 1, None)})

