@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
-WORDS = (
+WORDS = (  # noqa: SIM905
     "array matrix vector sort sum mean filter index shape axis value data frame column row join "
     "merge group plot curve fit root solve linear signal wave noise random sample test score rank "
     "query passage search text token model train loss batch step graph tree node edge path short"

@@ -34,7 +34,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "trainables.evaluation",
         "trainables.prepare",
     ),
+    "trainables.feed": (
+        *BASE,
+        "trainables.data",
+        "trainables.model",
+        "trainables.prepare",
+    ),
     "trainables.train": (
+        "trainables.feed",
         *BASE,
         "trainables.data",
         "trainables.model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from trainables.data.batch import Batches, load_negatives, shard
 from trainables.data.cache import Cache
@@ -13,7 +14,7 @@ from trainables.data.sources import training_ref
 from trainables.data.tokenize import tokenize
 from trainables.model.losses import LOSSES
 from trainables.model.objective import StepInputs
-from trainables.prepare.negatives import miner_of, needs_negatives
+from trainables.prepare.negatives import miner_name, needs_negatives
 from trainables.spec import TrialSpec
 from trainables.tokens import Tokens
 
@@ -33,7 +34,7 @@ class Feed:
         collection = open_collection(training_ref(data).collection, cache)
         negatives = None
         if needs_negatives(data):
-            negatives = load_negatives(collection, data, cache, miner_of(spec))
+            negatives = load_negatives(collection, data, cache, miner_name(data))
         stages = training_stages(collection, data, spec.seed, cache)
         self.batches = Batches(stages, negatives, spec, LOSSES[spec.loss.name].reads)
 
@@ -69,7 +70,5 @@ class Feed:
         )
 
 
-def _lengths(
-    tokens: Tokens, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _lengths(tokens: Tokens, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return tokens.offsets[rows + 1] - tokens.offsets[rows]

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.cache import Cache
-from trainables.data.collections import parse_ref
+from trainables.data.collections import open_collection, parse_ref
+from trainables.data.sources import training_ref
 from trainables.evaluation.evaluate import bm25, evaluate, write_scores
 from trainables.model.encoder import Encoder
-from trainables.prepare.prepare import Prepared, prepare
+from trainables.prepare.prepare import prepare
 from trainables.spec import TrialSpec
 from trainables.train import Outcome, TrialTask, device, train_trial
 
@@ -107,12 +108,23 @@ def run_group(
     return Outcome.read(Path(task.output))
 
 
-def prepare_here(spec: Mapping[str, Any], cache: str) -> Prepared:
-    """Build in this process, on every core, what trials of `spec` read; see `prepare`."""
+def prepare_here(spec: Mapping[str, Any], cache: str) -> dict[str, Any]:
+    """Build in this process, on every core, what trials of `spec` read; see `prepare`.
+
+    Returns the fields of Prepared, and under `splits` the queries and judgements of each split.
+    """
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    return prepare(TrialSpec.from_flat(spec), Cache(Path(cache)))
+    trial, store = TrialSpec.from_flat(spec), Cache(Path(cache))
+    prepared = prepare(trial, store)
+    collection = open_collection(training_ref(trial.data).collection, store)
+    judged = {split: collection.judgements(split) for split in collection.splits}
+    splits = {
+        split: {"queries": len(set(found.query_ids)), "judgements": len(found.query_ids)}
+        for split, found in judged.items()
+    }
+    return {**asdict(prepared), "splits": splits}
 
 
 def baseline_here(

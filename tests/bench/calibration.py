@@ -1,0 +1,214 @@
+"""Does `ablate.learn.stats.compare` keep its word? False differences and power, by simulation.
+
+    python tests/bench/calibration.py                      # every table, about an hour on one core
+    python tests/bench/calibration.py --only null --studies 300
+    python tests/bench/calibration.py --ledger RUNS --key nfcorpus/test/mrr_at_10
+
+Variances are the constants below, measured on retrievers fine-tuned on nfcorpus (four losses,
+MRR@10), or with --ledger those of the finished trials of a run folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from ablate.learn.stats.cells import positions, reduce
+from ablate.learn.stats.errors import Contrasts, Errors
+from ablate.learn.stats.family import family
+from ablate.learn.stats.seeds import variance_components
+
+Floats = NDArray[np.float64]
+SEEDS = (2, 3, 5, 10)
+QUERIES = (50, 300, 7000)
+PATTERNS: Mapping[str, tuple[float, ...]] = {
+    "equal": (1, 1, 1, 1, 1),
+    "one x2": (1, 1, 1, 1, 2),
+    "one x3": (1, 1, 1, 1, 3),
+    "two x2": (1, 1, 1, 2, 2),
+    "spread": (0.5, 0.7, 1, 1.4, 2),
+}
+"""Standard deviation of each cell's seed effect, over the usual one."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Where simulated studies come from; standard deviations in units of the metric.
+
+    `seed`: shared by all queries of a trial. `interaction`: of single queries from seed to seed.
+    `taste`: a cell's own liking for single queries. `query`: between queries. `shape`: `normal`
+    scores, or `mrr`, in which the same sum is a latent rank and the score 1/rank down to 10.
+    """
+
+    seeds: int
+    queries: int
+    noise: tuple[float, ...] = PATTERNS["equal"]
+    seed: float = 0.005
+    interaction: float = 0.11
+    taste: float = 0.06
+    query: float = 0.40
+    shape: str = "normal"
+
+    def study(self, rng: np.random.Generator, gain: float = 0.0) -> dict[str, Floats]:
+        """One study of equal cells, but for the first, whose every score is higher by `gain`."""
+        base = self.query * rng.standard_normal(self.queries)
+        scores = {}
+        for index, noise in enumerate(self.noise):
+            size = (self.seeds, self.queries)
+            latent = self.interaction * rng.standard_normal(size)
+            latent += base + self.taste * rng.standard_normal(self.queries)
+            latent += noise * self.seed * rng.standard_normal((self.seeds, 1))
+            scores[f"cell {index}"] = self._shaped(latent) + gain * (index == 0)
+        return scores
+
+    def _shaped(self, latent: Floats) -> Floats:
+        if self.shape == "normal":
+            return latent
+        # A latent slope of 5 makes the scores scatter about as far as the latent sum does.
+        rank = np.ceil(np.exp(1.5 - 5 * latent))
+        return np.where(rank <= 10, 1 / np.maximum(rank, 1), 0.0)
+
+    def oracle_variances(self) -> Floats:
+        """[cells] true variance of each cell's mean, but for what all cells share."""
+        noise = np.array(self.noise) * self.seed
+        queries = self.taste**2 + self.interaction**2 / self.seeds
+        return np.asarray(noise**2 / self.seeds + queries / self.queries)
+
+
+def all_pairs(scores: Mapping[str, Floats]) -> list[tuple[str, str]]:
+    """Every pair of cells."""
+    return list(combinations(scores, 2))
+
+
+def decide(scores: Mapping[str, Floats], pairs: Sequence[tuple[str, str]], seed: int) -> Floats:
+    """Adjusted p-values as `compare` gives them, from fewer draws."""
+    cells = reduce(scores)
+    errors = Errors(cells, Contrasts.pairs(positions(cells, pairs)), seed, draws=1024, joint=2)
+    return family(errors, 0.05).p_adjusted
+
+
+def false_rate(world: World, studies: int, seed: int = 0, alpha: float = 0.05) -> float:
+    """Share of null studies in which any pair is called different."""
+    rng = np.random.default_rng(seed)
+    wrong = 0
+    for index in range(studies):
+        scores = world.study(rng)
+        wrong += bool((decide(scores, all_pairs(scores), index) <= alpha).any())
+    return wrong / studies
+
+
+def power(
+    world: World, studies: int, oracle: float, seed: int = 0, alpha: float = 0.05
+) -> tuple[float, float]:
+    """The gain at which the oracle sees (cell 0, cell 1) differ with power `oracle`, and ours.
+
+    The oracle knows all variances and the correlation of the pairs, and corrects by max-T too.
+    """
+    rng = np.random.default_rng(seed)
+    variances = world.oracle_variances()
+    a, b = np.array(list(combinations(range(len(variances)), 2))).T
+    errors = rng.standard_normal((200_000, len(variances))) * np.sqrt(variances)
+    spread = np.sqrt(variances[a] + variances[b])
+    limit = float(
+        np.quantile((np.abs(errors[:, a] - errors[:, b]) / spread).max(axis=1), 1 - alpha)
+    )
+    gain = (limit + float(special.ndtri(oracle))) * float(spread[0])
+    seen = 0
+    for index in range(studies):
+        scores = world.study(rng, gain)
+        seen += bool(decide(scores, all_pairs(scores), index)[0] <= alpha)
+    return gain, seen / studies
+
+
+def null_table(world: World, studies: int) -> Iterator[str]:
+    """Rates of false differences for seeds x queries x pattern of noise."""
+    bound = 0.05 + 1.645 * np.sqrt(0.05 * 0.95 / studies)
+    yield f"Family-wise rate of false differences, {studies} null studies of 5 cells, 10 pairs"
+    yield f"(stated 0.050; one-sided 95 % binomial limit {bound:.3f}; ! = above it)"
+    yield f"{'noise':8s} {'shape':7s} " + " ".join(
+        f"{s:>2d}x{q:<5d}" for s in SEEDS for q in QUERIES
+    )
+    cases = [(name, "normal") for name in PATTERNS] + [("equal", "mrr"), ("one x2", "mrr")]
+    for name, shape in cases:
+        line = f"{name:8s} {shape:7s} "
+        for seeds in SEEDS:
+            for queries in QUERIES:
+                here = replace(
+                    world, seeds=seeds, queries=queries, noise=PATTERNS[name], shape=shape
+                )
+                rate = false_rate(here, studies)
+                line += f"{rate:.3f}{'!' if rate > bound else ' '}   "
+        yield line
+
+
+def power_table(world: World, studies: int) -> Iterator[str]:
+    """Power over that of the oracle."""
+    yield f"Power over the oracle's, {studies} studies of 5 cells, 10 pairs, equal noise"
+    yield f"{'oracle':8s} " + " ".join(f"{s:>2d}x{q:<5d}" for s in SEEDS for q in QUERIES)
+    for oracle in (0.5, 0.8, 0.95):
+        line = f"{oracle:<8.2f} "
+        for seeds in SEEDS:
+            for queries in QUERIES:
+                _, ours = power(replace(world, seeds=seeds, queries=queries), studies, oracle)
+                line += f"{ours / oracle:.2f}     "
+        yield line
+
+
+def world_of(ledger: Path, key: str) -> World:
+    """A world with the variances of a run folder's finished trials, on metric key `key`."""
+    from ablate.run.ledger import Ledger
+
+    ref, _, metric = key.rpartition("/")
+    found = Ledger(ledger)
+    cells: dict[str, list[Floats]] = {}
+    for folder in sorted((ledger / "trials").iterdir()):
+        record = found.record(folder.name)
+        if record is None or ref not in found.evaluated(folder.name):
+            continue
+        spec = {name: value for name, value in record.spec.items() if name != "seed"}
+        _, columns = found.per_query(folder.name, ref)
+        cells.setdefault(json.dumps(spec, sort_keys=True), []).append(columns[metric])
+    scores = {name: np.stack(rows) for name, rows in cells.items() if len(rows) > 1}
+    parts = variance_components(scores)
+    return World(
+        seeds=3,
+        queries=300,
+        seed=float(np.sqrt(parts.seed)),
+        interaction=float(np.sqrt(parts.interaction)),
+        taste=float(np.sqrt(parts.difference / 2)),
+        query=float(np.sqrt(parts.query)),
+    )
+
+
+def main() -> None:
+    """Print the tables that the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--only", choices=("null", "power"))
+    parser.add_argument("--ledger", type=Path)
+    parser.add_argument("--key", default="nfcorpus/test/mrr_at_10")
+    asked = parser.parse_args()
+    start = time.time()
+    world = world_of(asked.ledger, asked.key) if asked.ledger else World(seeds=3, queries=300)
+    sys.stdout.write(f"{world}\n")
+    tables = {"null": null_table, "power": power_table}
+    for name, table in tables.items():
+        if asked.only in (None, name):
+            for line in table(world, asked.studies):
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
+    sys.stdout.write(f"{time.time() - start:.0f} s\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Content-addressed folders, made once and shared by every process on every machine.
+
+A folder's place follows from what it is made of, so nothing in it can be out of date. It appears
+by one rename, complete or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Union
+
+from trainables.errors import InvalidInput, Problem
+
+JSON = Union[str, int, float, bool, None, "Sequence[JSON]", "Mapping[str, JSON]"]
+"""What a key may be made of."""
+
+_KEY_FILE = "key.json"
+_MAKING = ".making"
+_LOCKS = ".locks"
+
+
+class Cache:
+    """Folders `<root>/<kind>/<hash of key>`; see `folder`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    @classmethod
+    def default(cls) -> Cache:
+        """The user's cache: `$ABLATE_CACHE`, or `~/.cache/ablate`."""
+        chosen = os.environ.get("ABLATE_CACHE")
+        return cls(Path(chosen) if chosen else Path.home() / ".cache" / "ablate")
+
+    def find(self, kind: str, key: Mapping[str, JSON]) -> Path | None:
+        """The finished folder of `key`, or None."""
+        path = self.root / kind / digest(key)
+        return path if path.is_dir() else None
+
+    def folder(self, kind: str, key: Mapping[str, JSON], make: Callable[[Path], None]) -> Path:
+        """The folder of `key`; when it is absent, `make(empty folder)` fills it first.
+
+        One process makes while the others that want the same key wait; a process that dies while
+        making frees the lock, and the next one starts over. What `make` raises is passed on and
+        leaves nothing behind. Raises InvalidInput when the cache cannot be written.
+        """
+        from filelock import FileLock
+
+        found = self.find(kind, key)
+        if found is not None:
+            return found
+        name = digest(key)
+        making = self._prepare(kind)
+        with FileLock(self.root / kind / _LOCKS / name):
+            found = self.find(kind, key)
+            if found is not None:
+                return found
+            self._clean(kind, holding=name)
+            return self._make(
+                kind, key, make, Path(tempfile.mkdtemp(prefix=f"{name}.", dir=making))
+            )
+
+    def _make(
+        self, kind: str, key: Mapping[str, JSON], make: Callable[[Path], None], temporary: Path
+    ) -> Path:
+        final = self.root / kind / digest(key)
+        try:
+            make(temporary)
+            text = json.dumps(key, sort_keys=True, indent=1, ensure_ascii=False)
+            (temporary / _KEY_FILE).write_text(text + "\n", encoding="utf-8")
+            temporary.chmod(0o755)
+            temporary.rename(final)
+        finally:
+            if temporary.exists():
+                shutil.rmtree(temporary)
+        return final
+
+    def _prepare(self, kind: str) -> Path:
+        making = self.root / kind / _MAKING
+        try:
+            making.mkdir(parents=True, exist_ok=True)
+            (self.root / kind / _LOCKS).mkdir(exist_ok=True)
+        except OSError as error:
+            rule = f"cannot be written: {error.strerror}; set ABLATE_CACHE to another folder"
+            raise InvalidInput([Problem("cache", rule, str(self.root))]) from error
+        return making
+
+    def _clean(self, kind: str, holding: str) -> None:
+        """Removes what dead makers left: a folder whose lock is free has no living maker."""
+        from filelock import FileLock, Timeout
+
+        for leftover in (self.root / kind / _MAKING).iterdir():
+            name = leftover.name.partition(".")[0]
+            if name == holding:
+                shutil.rmtree(leftover, ignore_errors=True)
+                continue
+            lock = FileLock(self.root / kind / _LOCKS / name, timeout=0)
+            try:
+                with lock:
+                    shutil.rmtree(leftover, ignore_errors=True)
+            except Timeout:
+                continue
+
+
+def digest(key: Mapping[str, JSON]) -> str:
+    """Twenty hex digits that name `key`: a hash of its canonical JSON form."""
+    text = json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -1,0 +1,29 @@
+"""Collections: passages, queries, judgements; one module per form in which they come."""
+
+from __future__ import annotations
+
+from trainables.data.collections.collection import Collection, fingerprint, open_collection
+from trainables.data.collections.faults import Fault, UnusableCollection
+from trainables.data.collections.forms import Entry
+from trainables.data.collections.judgements import Judgements, read_judgements, write_judgements
+from trainables.data.collections.refs import Ref, parse_ref
+from trainables.data.collections.registry import COLLECTIONS, short_name, splits_of
+from trainables.data.collections.texts import Texts
+
+__all__ = [
+    "COLLECTIONS",
+    "Collection",
+    "Entry",
+    "Fault",
+    "Judgements",
+    "Ref",
+    "Texts",
+    "UnusableCollection",
+    "fingerprint",
+    "open_collection",
+    "parse_ref",
+    "read_judgements",
+    "short_name",
+    "splits_of",
+    "write_judgements",
+]

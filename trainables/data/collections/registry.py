@@ -1,0 +1,112 @@
+"""Where a collection comes from: the built-in names, and the forms that a path may have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from trainables.data.collections import beir, contexts, folder, hub, msmarco, nq, pydocs, zipped
+from trainables.data.collections.forms import Entry, Form
+from trainables.errors import InvalidInput, Problem, nearest
+
+FORMS: tuple[Form, ...] = (
+    contexts.TEVATRON,
+    contexts.DPR,
+    msmarco.FORM,
+    folder.FORM,
+    zipped.FORM,
+)
+"""Forms of local collections, in the order in which a path is tried."""
+
+
+COLLECTIONS: dict[str, Entry] = {
+    entry.name: entry for entry in (*pydocs.entries(), *nq.entries(), *beir.entries())
+}
+"""The built-in collections by name."""
+
+_HUB_SPLITS = ("train", "dev", "test")
+_MANY = "beir/cqadupstack"
+
+
+def entry_of(name: str) -> Entry | None:
+    """The entry of a built-in name or of `hf:OWNER/NAME[@REVISION]`; None for anything else."""
+    if name in COLLECTIONS:
+        return COLLECTIONS[name]
+    repository = hub.hub_name(name)
+    if repository is None:
+        return None
+    summary, licence = "a dataset of the Hugging Face Hub in BEIR's form", "as the Hub states"
+    return hub.hub_entry(name, summary, repository, repository, licence, _HUB_SPLITS, {})
+
+
+def form_of(path: Path) -> Form | None:
+    """The form of the collection at `path`, or None when there is none."""
+    try:
+        return next((form for form in FORMS if form.matches(path)), None)
+    except OSError:
+        return None
+
+
+def is_collection(name: str) -> bool:
+    """Whether `name` is a built-in collection or a path that holds one."""
+    return entry_of(name) is not None or form_of(_path(name)) is not None
+
+
+def splits_of(name: str) -> tuple[str, ...]:
+    """The splits of a collection, found without reading its texts. Raises InvalidInput."""
+    entry = entry_of(name)
+    if entry is not None:
+        return entry.splits
+    path, form = located(name)
+    return tuple(form.splits(path))
+
+
+def located(name: str) -> tuple[Path, Form]:
+    """The absolute path and the form of a local collection. Raises InvalidInput when none."""
+    path = _path(name)
+    form = form_of(path)
+    if form is None:
+        raise InvalidInput([unknown_collection(name)])
+    return path, form
+
+
+def short_name(name: str) -> str:
+    """The name in metrics: of a built-in collection its own, of others the last part of theirs."""
+    if name in COLLECTIONS:
+        return name
+    repository = hub.hub_name(name)
+    if repository is not None:
+        return repository.name.rpartition("/")[2]
+    path = _path(name).resolve()
+    stem = path.stem if path.suffix == ".zip" else path.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem)
+
+
+def unknown_collection(name: str, key: str = "collection", place: str | None = None) -> Problem:
+    """The problem of a name that is no collection, with the nearest built-in one."""
+    if _exists(name):
+        rule = (
+            "holds no collection: a folder needs corpus.jsonl, queries.jsonl and "
+            "qrels/<split>.tsv, or the files of NQ or MS MARCO"
+        )
+        return Problem(key, rule, name, None, place)
+    if name.startswith(_MANY):
+        parts = ", ".join(entry for entry in COLLECTIONS if entry.startswith(_MANY))
+        return Problem(key, f"is twelve collections: {parts}", name, None, place)
+    few = ", ".join(entry for entry in COLLECTIONS if not entry.startswith("beir/"))
+    rule = f"is neither an existing path nor a built-in collection; built in: {few}, beir/<name>"
+    return Problem(key, rule, name, nearest(name, COLLECTIONS), place)
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser().absolute()
+    except RuntimeError:
+        return Path(name).absolute()
+
+
+def _exists(name: str) -> bool:
+    try:
+        return _path(name).exists()
+    except OSError:
+        return False

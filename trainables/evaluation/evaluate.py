@@ -1,0 +1,163 @@
+"""An encoder is judged: encode, search and score in one streaming pass over each collection.
+
+The passages are cut into chunks that depend on the collection's size alone. A chunk is tokenised
+once for all trials, encoded sorted by length, searched and dropped, so memory does not grow with
+the collection. Workers of a process group take the chunks in turn and merge what they found; the
+same chunks make the same vectors, so k workers report what one would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trainables.data.cache import Cache
+from trainables.data.collections import Collection, Ref
+from trainables.data.tokenize import tokenize, tokenize_texts
+from trainables.evaluation.lexical import bm25
+from trainables.evaluation.metrics import DEFAULT_METRICS, parse_metrics
+from trainables.evaluation.questions import Questions, by_collection
+from trainables.evaluation.results import Run, Scores, rejudge, write_scores
+from trainables.evaluation.search import Engine, Search
+from trainables.evaluation.topk import Ints, best
+from trainables.model.collectives import rank, total, world_size
+from trainables.model.encoder import Encoder
+from trainables.tokens import Tokens
+
+__all__ = [
+    "Run",
+    "Scores",
+    "bm25",
+    "encode_passages",
+    "encode_queries",
+    "evaluate",
+    "rejudge",
+    "write_scores",
+]
+
+CHUNKS = 8
+SMALLEST_CHUNK = 256
+LARGEST_CHUNK = {"cpu": 1024, "cuda": 8192}
+"""Passages of a chunk: enough to sort by length, few enough to show progress and to share."""
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    encoder: Encoder,
+    refs: Sequence[Ref],
+    cache: Cache,
+    *,
+    depth: int = 1000,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    engine: Engine = "torch",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    progress: Progress | None = None,
+) -> list[Scores]:
+    """Scores of `encoder` on each of `refs`, in their order, from its best `depth` passages.
+
+    `precision` is that of the encoder's forward pass; scores are float32 inner products. In a
+    process group every worker must call it and gets the same result. `progress(done, total)`
+    counts passages over all collections, up to the end of the chunk that this worker is through
+    with. Empty passages are encoded like any other.
+
+    Raises InvalidInput for unknown metrics, collections or splits, FloatingPointError when the
+    encoder's vectors are not finite, MetricMismatch when a value differs from pytrec_eval's.
+    """
+    chosen = parse_metrics(metrics, depth)
+    groups = by_collection(refs, cache)
+    size = sum(len(questions.collection.passages) for _, questions in groups)
+    start = 0
+    results: dict[int, Scores] = {}
+    with _evaluating(encoder, precision):
+        for places, questions in groups:
+            search = Search(_encode_queries(encoder, questions), depth, questions.own_rows, engine)
+            share = encode_passages(encoder, questions.collection, cache, rank(), world_size())
+            for vectors, first in share:
+                search.add(vectors, first)
+                if progress is not None:
+                    progress(start + first + len(vectors), size)
+            keys = _merged(search.result(), encoder.device)
+            results |= zip(places, questions.scores(keys, chosen), strict=True)
+            start += len(questions.collection.passages)
+    return [results[place] for place in range(len(refs))]
+
+
+def encode_passages(
+    encoder: Encoder, collection: Collection, cache: Cache, worker: int = 0, workers: int = 1
+) -> Iterator[tuple[Tensor, int]]:
+    """Vectors [C, D] of a worker's chunks of the passages, each with the row of its first one."""
+    settings, texts = encoder.settings, collection.passages
+    tokens = tokenize(
+        texts,
+        encoder.tokenizer_path,
+        settings.passage_prefix,
+        settings.passage_length,
+        cache,
+        texts.fingerprint,
+    )
+    for start, stop in _chunks(len(texts), encoder.device.type)[worker::workers]:
+        part = Tokens(tokens.ids, tokens.offsets[start : stop + 1])
+        yield encoder.encode(part, "passage"), start
+
+
+def encode_queries(encoder: Encoder, texts: list[str]) -> Tensor:
+    """Vectors [len(texts), D] of queries."""
+    settings = encoder.settings
+    tokens = tokenize_texts(
+        texts, encoder.tokenizer_path, settings.query_prefix, settings.query_length
+    )
+    return encoder.encode(tokens, "query")
+
+
+def _encode_queries(encoder: Encoder, questions: Questions) -> Tensor:
+    """Vectors [S, D] of the searches; each worker encodes a share of the distinct queries."""
+    rows, place = np.unique(questions.query_rows, return_inverse=True)
+    texts = questions.collection.queries.text(rows)
+    vectors = torch.zeros(len(rows), encoder.dimension, device=encoder.device)
+    for start, stop in _chunks(len(rows), encoder.device.type)[rank() :: world_size()]:
+        vectors[start:stop] = encode_queries(encoder, texts[start:stop])
+    return total(vectors)[torch.from_numpy(place).to(encoder.device)]
+
+
+def _chunks(count: int, device: str) -> list[tuple[int, int]]:
+    """Spans [start, stop) that cover `count` rows."""
+    largest = LARGEST_CHUNK.get(device, LARGEST_CHUNK["cuda"])
+    size = min(max(-(-count // CHUNKS), SMALLEST_CHUNK), largest)
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _merged(keys: Ints, device: torch.device) -> Ints:
+    """The best of what all workers found; the same on each of them."""
+    if world_size() == 1:
+        return keys
+    result = keys
+    carrier = device if dist.get_backend() == "nccl" else torch.device("cpu")
+    for sender in range(world_size()):
+        sent = torch.from_numpy(keys.copy()).to(carrier)
+        dist.broadcast(sent, sender)
+        if sender != rank():
+            both = np.concatenate([result, sent.cpu().numpy()], axis=1)
+            result = best(both, keys.shape[1])
+    return result
+
+
+@contextmanager
+def _evaluating(encoder: Encoder, precision: str) -> Iterator[None]:
+    was_training = encoder.training
+    encoder.eval()
+    reduced = precision == "bfloat16"
+    try:
+        with (
+            torch.inference_mode(),
+            torch.autocast(encoder.device.type, torch.bfloat16, enabled=reduced),
+        ):
+            yield
+    finally:
+        encoder.train(was_training)
