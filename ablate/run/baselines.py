@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ablate.run.ledger import Ledger
@@ -15,7 +14,35 @@ def prepare(spec: Mapping[str, Any], cache: str) -> dict[str, Any]:
     from trainables import worker
 
     summary = worker.prepare_here(spec, cache)
-    return {**asdict(summary), "lines": list(summary.lines)}
+    return {**summary, "lines": list(_lines(summary))}
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    splits = ", ".join(
+        f"{name} {counts['queries']:,}" for name, counts in summary["splits"].items()
+    )
+    yield (
+        f"{summary['collection']}: {summary['passages']:,} passages, "
+        f"{summary['queries']:,} queries (judged: {splits})"
+    )
+    for found in summary["agreements"]:
+        precision, recall = found["strict_precision"], found["strict_recall"]
+        yield (
+            f"labels of {found['source']} against the human ones: precision "
+            f"{_share(precision)}, recall {_share(recall)}, "
+            f"{found['positives_per_query']:.1f} positives per query "
+            f"(human: {found['reference_positives_per_query']:.1f})"
+        )
+    if summary["negatives"] is not None:
+        mined = summary["negatives"]
+        yield (
+            f"hard negatives: {mined['per_query']:.0f} per query for {mined['queries']:,} queries, "
+            f"none for {mined['without']:,}"
+        )
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
 
 
 def score(name: str, job: Job, resources: Resources, path: str) -> None:

@@ -8,6 +8,11 @@ from typing import Any
 from ablate.run.ledger import Ledger
 from ablate.run.trial import Job, Resources
 
+WEIGHTS_APART = 1e-4
+"""Relative distance of weights that rounding explains: sums in another order, over all steps."""
+METRICS_APART = 5e-3
+"""Difference of a mean metric that such weights explain: near-ties that change places."""
+
 
 def confirm(job: Job, resources: Resources, workers: int) -> dict[str, Any]:
     """Train and score the job with `workers` workers, beside what the ledger holds of it.
@@ -30,8 +35,16 @@ def confirm(job: Job, resources: Resources, workers: int) -> dict[str, Any]:
         raise FileNotFoundError(f"trial {job.trial_id} has no checkpoint to compare with")
     distance = worker.distance(checkpoint, output / "checkpoint")
     shutil.rmtree(output, ignore_errors=True)
-    scores = {key: value for key, value in outcome.metrics.items() if not key.startswith("grad/")}
+    scores = {
+        key: value
+        for key, value in outcome.metrics.items()
+        if not key.startswith(("grad/", "train/"))
+    }
+    largest = max((abs(value - record.metrics[key]) for key, value in scores.items()), default=0.0)
     return {
+        "agree": distance <= WEIGHTS_APART and largest <= METRICS_APART,
+        "largest": largest,
+        "allowed": {"weights": WEIGHTS_APART, "metrics": METRICS_APART},
         "trial_id": job.trial_id,
         "cell": job.cell,
         "seed": job.seed,

@@ -9,22 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablate.plan.study import Study
 from ablate.run import sweep
 from ablate.run.capacity import slots
 from ablate.run.execution import default_cache
 from ablate.run.trial import Resources
-from trainables.spec import TrialSpec
-
-
-def trial_of(study: Study, seed: int | None = None) -> dict[str, Any]:
-    """The flat spec of the study's fixed values, complete.
-
-    The seed is that of `fixed` or the first of `repeat`. Raises InvalidInput for keys that are
-    neither fixed nor have a default.
-    """
-    flat = {"seed": study.seeds[0] if seed is None else seed, **study.fixed}
-    return dict(TrialSpec.from_flat(flat).to_flat())
 
 
 def train_one(

@@ -1,0 +1,290 @@
+"""The commands' signatures and what each calls; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED
+from ablate.cli.launch import register
+from ablate.cli.options import Address, Growth, Json, Only, Runs, Sets, Study, Tracking, example
+from trainables.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from ablate.learn.results import Results
+    from ablate.plan.planner import Plan
+    from ablate.run.ledger import Ledger
+
+app = typer.Typer(
+    name="ablate",
+    help="Which multi-positive loss, temperature and label mix should a dense retriever be "
+    "trained with, and how sure may you be?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+TRACKING_PORT = 5000
+
+
+@app.command(epilog=example("ablate presets"))
+def presets() -> None:
+    """List the studies that come with ablate."""
+    from ablate.cli.show import out
+    from ablate.plan.presets import presets as listed
+
+    for preset in listed():
+        out.print(f"[bold]{preset.name:<12}[/bold] {preset.question}")
+
+
+@app.command(epilog=example("ablate validate my_study.yaml --set optim.lr=2.0e-5"))
+def validate(study: Study, set_: Sets = None) -> None:
+    """Check a study and list every mistake in it; nothing is started or written."""
+    from ablate.cli.show import out
+    from ablate.plan.planner import make_plan
+    from ablate.plan.study import load_study
+
+    loaded = load_study(study, _pairs(set_))
+    planned = make_plan(loaded)
+    out.print(
+        f"{loaded.name} is valid: {len(planned.cells)} cells, {planned.trial_count} trials at most."
+    )
+
+
+@app.command(epilog=example("ablate plan temperature --set optim.steps=200"))
+def plan(
+    study: Study, set_: Sets = None, only: Only = None, runs: Runs = "runs", json_: Json = False
+) -> None:
+    """Show cells, trials, what is already done, the time it takes, and what would confound it."""
+    from ablate.cli import show
+    from ablate.plan.estimate import estimate, warnings
+    from ablate.run.ledger import Ledger
+
+    planned = plan_of(study, set_, only)
+    ledger = Ledger(runs)
+    finished, seconds = _known(planned, ledger)
+    guess = estimate(planned, seconds, finished)
+    notes = warnings(planned)
+    if json_:
+        content = planned.to_json() | {
+            "finished": finished,
+            "estimate": guess.to_json(),
+            "warnings": [{"code": note.code, "text": note.text} for note in notes],
+        }
+        typer.echo(json.dumps(content, indent=1))
+        return
+    show.plan(planned, finished, guess, notes)
+
+
+@app.command(epilog=example("ablate run quickstart --runs runs"))
+def run(
+    study: Study,
+    set_: Sets = None,
+    only: Only = None,
+    runs: Runs = "runs",
+    address: Address = None,
+    nodes: Growth = None,
+    tracking_uri: Tracking = None,
+) -> int:
+    """Run a study, or what is left of it, and report what it found."""
+    from ablate.cli.live import LiveView
+    from ablate.cli.show import err, out
+    from ablate.cli.show import plan as show_plan
+    from ablate.plan.estimate import estimate, warnings
+    from ablate.run.capacity import ClusterCannot, parse_nodes
+    from ablate.run.execution import StudyRun
+    from ablate.run.ledger import Ledger
+
+    growth = parse_nodes(nodes) if nodes else None
+    planned = plan_of(study, set_, only)
+    finished, seconds = _known(planned, Ledger(runs))
+    guess = estimate(planned, seconds, finished)
+    show_plan(planned, finished, guess, warnings(planned))
+    select = planned.study.select
+    view = LiveView(out, select.key if select else None)
+    try:
+        done = StudyRun(planned, runs, view, address, growth).run()
+    except ClusterCannot as error:
+        err.print(f"[red]The cluster cannot run this study:[/red] {error}")
+        return CLUSTER_CANNOT
+    if not done.trained and not done.failed:
+        out.print(f"Nothing to train: all {done.already} trials are already finished.")
+    _conclude(planned, Ledger(runs), tracking_uri, done.confirmed)
+    return SOME_FAILED if done.failed else DONE
+
+
+@app.command(epilog=example("ablate train quickstart --set loss.name=lse_pair --out out"))
+def train(
+    study: Study,
+    out: Annotated[Path, typer.Option(help="Folder for result.json and checkpoint/.")],
+    set_: Sets = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers of the trial.")] = 1,
+) -> int:
+    """Train one trial: the study's fixed values, and --set for all the rest."""
+    from ablate.cli import show
+    from ablate.plan.study import load_study, one_trial
+    from ablate.run.capacity import ClusterCannot
+    from ablate.run.single import train_one
+
+    loaded = load_study(study, _pairs(set_))
+    flat = one_trial(loaded).to_flat()
+    refs = [str(ref) for ref in loaded.references]
+    try:
+        with show.counting("training", "steps") as bar:
+            result = train_one(
+                flat, refs, workers, out, lambda row: bar(int(row["step"]), int(row["steps"]))
+            )
+    except ClusterCannot as error:
+        show.err.print(f"[red]The cluster cannot run this trial:[/red] {error}")
+        return CLUSTER_CANNOT
+    except RuntimeError as error:
+        show.err.print(f"[red]The trial failed:[/red] {error}")
+        return SOME_FAILED
+    show.metrics(result["metrics"])
+    show.out.print(f"Written: {out}/result.json and {out}/checkpoint/")
+    return DONE
+
+
+@app.command(epilog=example("ablate evaluate runs/trials/ID/checkpoint --on nq/test --out scores"))
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A checkpoint's folder or a Hugging Face name.")],
+    on: Annotated[list[str], typer.Option(help="NAME|PATH/SPLIT; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, TREC runs and scores.")],
+) -> None:
+    """Score any Hugging Face or sentence-transformers model on test collections."""
+    from ablate.cli import show
+    from ablate.run.single import evaluate_one
+
+    with show.counting("encoding", "passages") as bar:
+        metrics = evaluate_one(model, on, out, bar)
+    show.metrics(metrics)
+    show.out.print(f"Written: {out}/metrics.json and a folder for each reference")
+
+
+@app.command(epilog=example("ablate report quickstart --runs runs"))
+def report(study: Study, set_: Sets = None, runs: Runs = "runs") -> None:
+    """Write the report of what the run folder holds so far, and print where it is."""
+    from ablate.cli.show import out, ranking
+    from ablate.learn.report import write_report
+    from ablate.learn.results import collect
+    from ablate.run.ledger import Ledger
+
+    planned = plan_of(study, set_, None)
+    ledger = Ledger(runs)
+    _require_records(planned, ledger, runs)
+    results = collect(planned, ledger)
+    ranking(results)
+    html, markdown = write_report(results, _report_folder(planned, ledger))
+    out.print(f"Report: {html}\n        {markdown}")
+
+
+@app.command(epilog=example("ablate track quickstart --tracking-uri http://127.0.0.1:5000"))
+def track(
+    study: Study, set_: Sets = None, runs: Runs = "runs", tracking_uri: Tracking = None
+) -> int:
+    """Fill MLflow from the run folder; what is already there is not written twice."""
+    from ablate.learn.results import collect
+    from ablate.run.ledger import Ledger
+
+    planned = plan_of(study, set_, None)
+    ledger = Ledger(runs)
+    _require_records(planned, ledger, runs)
+    return DONE if _track(collect(planned, ledger), ledger, tracking_uri) else SOME_FAILED
+
+
+@app.command(epilog=example("ablate export quickstart --out trials.csv"))
+def export(
+    study: Study,
+    out: Annotated[Path, typer.Option(help="The .csv or .parquet file to write.")],
+    set_: Sets = None,
+    runs: Runs = "runs",
+) -> None:
+    """Write one row per trial: trial_id, state, every spec key, every final metric."""
+    from ablate.cli import show
+    from ablate.learn.export import export_trials
+    from ablate.learn.results import collect
+    from ablate.run.ledger import Ledger
+
+    rows = export_trials(collect(plan_of(study, set_, None), Ledger(runs)), out)
+    show.out.print(f"{rows} trials: {out}")
+
+
+register(app)
+
+
+def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
+    wrong = [text for text in texts or () if "=" not in text]
+    if wrong:
+        raise InvalidInput([Problem("--set", "must be KEY=VALUE", text) for text in wrong])
+    return dict(text.split("=", 1) for text in texts or ())
+
+
+def plan_of(study: str, sets: Sequence[str] | None, only: Sequence[str] | None) -> Plan:
+    from ablate.plan.planner import make_plan
+    from ablate.plan.study import load_study, narrow
+
+    loaded = load_study(study, _pairs(sets))
+    return make_plan(narrow(loaded, _pairs(only)) if only else loaded)
+
+
+def _known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, float]]]:
+    """How many trials are finished, and what earlier trials of the run folder took."""
+    ids = {trial.trial_id for trial in planned.repeat({cell.name: 0 for cell in planned.cells})}
+    finished, seconds = 0, []
+    for record in ledger.records():
+        if record.state == "finished":
+            finished += record.trial_id in ids
+            seconds.append((record.spec, sum(record.seconds.values())))
+    return finished, seconds
+
+
+def _require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
+    if not ledger.store.exists(ledger.study(planned.study.name).path):
+        rule = f"has not been run in {runs}; known: "
+        known = ", ".join(ledger.store.children("studies")) or "none"
+        raise InvalidInput([Problem(planned.study.name, rule + known)])
+
+
+def _report_folder(planned: Plan, ledger: Ledger) -> Path:
+    local = ledger.study(planned.study.name).local
+    return local if local is not None else Path(f"{planned.study.name}-report")
+
+
+def _conclude(planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any) -> None:
+    from ablate.cli.show import confirmation, out, ranking
+    from ablate.learn.report import write_report
+    from ablate.learn.results import collect
+
+    results = collect(planned, ledger)
+    ranking(results)
+    if confirmed is not None:
+        confirmation(confirmed, results.metric_keys)
+    html, _ = write_report(results, _report_folder(planned, ledger))
+    out.print(f"\nReport:  {html}")
+    _track(results, ledger, uri)
+
+
+def _track(results: Results, ledger: Ledger, uri: str | None) -> bool:
+    from ablate.cli.show import err, out
+    from ablate.learn.tracking import TrackingUnavailable, artifact_folder, sync
+    from ablate.learn.views import compare_url, server_command
+
+    try:
+        with out.status("Filling MLflow"):
+            summary = sync(results, ledger, uri)
+    except TrackingUnavailable as error:
+        err.print(f"[yellow]MLflow was not filled:[/yellow] {error}")
+        err.print(f"Nothing is lost; later: ablate track {results.study.name}")
+        return False
+    base = f"http://127.0.0.1:{TRACKING_PORT}" if uri is None else uri
+    if uri is None:
+        folder = artifact_folder(ledger)
+        out.print(f"MLflow:  {server_command(summary.uri, folder, TRACKING_PORT)}", soft_wrap=True)
+    runs = list(summary.cells.values())
+    out.print(f"Compare: {compare_url(base, summary.experiment_id, runs)}", soft_wrap=True)
+    return True

@@ -1,0 +1,279 @@
+"""The commands for clusters: `launch`, `fetch`, `cluster template`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ablate.cli import CLUSTER_CANNOT, DONE
+from ablate.cli.options import Only, Sets, Study, Tracking, example
+from trainables.errors import InvalidInput, Problem, unknown
+
+if TYPE_CHECKING:
+    from ablate.plan.planner import Plan
+    from ablate.run.capacity import Capacity
+    from ablate.run.cluster.file import ClusterFile
+    from ablate.run.cluster.launch import Order
+    from ablate.run.cluster.ways import Way
+
+File = Annotated[Path, typer.Option(help="The file of the cluster to bring up or use.")]
+JobsApi = Annotated[
+    str | None,
+    typer.Option(help="Jobs API of a cluster that exists, http://…:8265, in place of a file."),
+]
+Shared = Annotated[str | None, typer.Option(metavar="URI", help="Run folder that every node sees.")]
+Into = Annotated[Path, typer.Option(help="Local run folder that results are fetched into.")]
+
+cluster = typer.Typer(no_args_is_help=True, help="Files that describe clusters.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the application."""
+    app.command(epilog=example("ablate launch losses --cluster cluster.yaml --down"))(launch)
+    app.command(epilog=example("ablate fetch losses --from s3://bucket/ablate --runs runs"))(fetch)
+    app.add_typer(cluster, name="cluster")
+
+
+@cluster.command(epilog=example("ablate cluster template gcp --workers 16 > cluster.yaml"))
+def template(
+    provider: Annotated[str, typer.Argument(help="aws, gcp, local or kuberay.")],
+    runs: Shared = None,
+    name: Annotated[str, typer.Option(help="Name of the cluster.")] = "ablate",
+    workers: Annotated[int, typer.Option(min=1, help="Most workers at once.")] = 8,
+    idle_minutes: Annotated[int, typer.Option(min=1, help="Idle time before a node goes.")] = 5,
+    cpu_only: Annotated[bool, typer.Option("--cpu-only", help="Workers without a GPU.")] = False,
+    host: Annotated[
+        list[str] | None, typer.Option(help="local: an address, the head's first; repeat.")
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="kuberay: a RayJob that runs this study.")
+    ] = None,
+) -> None:
+    """Print a cluster file for a provider, commented, to be filled in."""
+    from ablate.run.cluster import shapes, templates
+
+    problems = []
+    if provider not in templates.PROVIDERS:
+        problems.append(unknown("PROVIDER", provider, list(templates.PROVIDERS)))
+    if host and provider != "local":
+        problems.append(Problem("--host", "is for the provider local"))
+    if job and provider != "kuberay":
+        problems.append(Problem("--job", "is for the provider kuberay"))
+    if problems:
+        raise InvalidInput(problems)
+    machine = shapes.CPU if cpu_only else shapes.GPU
+    layout = shapes.Layout(name, runs, workers, machine, idle_minutes, tuple(host or ()))
+    typer.echo(_ray_job(layout, job) if job else templates.template(provider, layout), nl=False)
+
+
+def launch(
+    study: Study,
+    set_: Sets = None,
+    only: Only = None,
+    cluster: File = Path("cluster.yaml"),
+    address: JobsApi = None,
+    runs: Shared = None,
+    into: Into = Path("runs"),
+    down: Annotated[bool, typer.Option("--down", help="Take the cluster down at the end.")] = False,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Only follow the study that runs there already.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every command, one a line; run none.")
+    ] = False,
+    tracking_uri: Tracking = None,
+) -> int:
+    """Run a study on a cluster: bring it up, submit, follow, fetch the results, take it down.
+
+    The study goes on when this command is stopped; the same command, or --attach, follows it again.
+    """
+    import dataclasses
+
+    from ablate.cli.show import err
+    from ablate.run.capacity import ClusterCannot
+
+    file = None if address else _file(cluster)
+    planned = _planned(study, set_, only)
+    order = _order(planned, study, _parts(set_, only, tracking_uri), file, runs, into)
+    way = _way(file, address)
+    try:
+        order = dataclasses.replace(_fitted(order, planned, file), attach=attach, down=down)
+        lacking = [*(file.unfilled if file else ()), *way.needs()]
+        if dry_run:
+            return _show(order, way, lacking)
+        return _go(order, way, file, address, lacking)
+    except ClusterCannot as error:
+        err.print("[red]The cluster cannot run this study:[/red]", end=" ")
+        err.print(str(error), markup=False)
+        return CLUSTER_CANNOT
+
+
+def fetch(
+    study: Annotated[str, typer.Argument(help="Name of the study.", metavar="STUDY")],
+    source: Annotated[str, typer.Option("--from", metavar="URI", help="Its run folder.")],
+    runs: Annotated[str, typer.Option(metavar="DIR", help="Local run folder.")] = "runs",
+) -> None:
+    """Copy a study's records, scores and report from a run folder elsewhere; not checkpoints."""
+    from ablate.cli.show import out
+    from ablate.run.cluster.fetch import fetch as copy
+    from ablate.run.ledger import Ledger
+
+    count = copy(study, Ledger(source), Ledger(runs))
+    out.print(f"{count} trials of {study} are in {runs}")
+
+
+def _way(file: ClusterFile | None, address: str | None) -> Way:
+    from ablate.run.cluster.ways import Existing, Kubectl, Launcher
+
+    if file is None:
+        return Existing(address or "")
+    return Kubectl(file) if file.on_kubernetes else Launcher(file)
+
+
+def _show(order: Order, way: Way, lacking: Sequence[Problem]) -> int:
+    """Print the commands, and beside them what is missing before they can run."""
+    from ablate.cli.show import err
+    from ablate.run.cluster import launch as steps
+
+    for line in steps.dry_run(order, way):
+        typer.echo(line)
+    for problem in lacking:
+        err.print("[yellow]Before it can run:[/yellow]", end=" ")
+        err.print(str(problem), markup=False)
+    return DONE
+
+
+def _go(
+    order: Order,
+    way: Way,
+    file: ClusterFile | None,
+    address: str | None,
+    lacking: Sequence[Problem],
+) -> int:
+    from ablate.cli.show import err, out
+    from ablate.run.cluster import launch as steps
+
+    if order.down and file is None:
+        rule = "needs the cluster's file: --cluster FILE"
+        lacking = [*lacking, Problem("--down", rule)]
+    if lacking:
+        raise InvalidInput(lacking)
+    where = f"--cluster {file.path}" if file else f"--address {address}"
+    shell = steps.Processes(Path.cwd())
+    try:
+        code = steps.launch(order, way, shell, out.print, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        again = f"ablate launch {order.source} {where} --attach"
+        err.print(f"\nThe study goes on where it is. To follow it again: {again}", markup=False)
+        raise
+    _spent(order, file)
+    return code
+
+
+def _spent(order: Order, file: ClusterFile | None) -> None:
+    """Say what nodes there were and what they cost, when the results are on this machine."""
+    from ablate.cli.show import out
+    from ablate.run.cluster.cost import spent
+    from ablate.run.cluster.nodes import node_hours, read
+    from ablate.run.ledger import Ledger
+
+    local = order.into if "://" in order.runs else Path(order.runs)
+    if local.exists():
+        rows = read(Ledger(local).study(order.study))
+        out.print(spent(node_hours(rows), file.usd_per_hour if file else {}))
+
+
+def _file(path: Path) -> ClusterFile:
+    from ablate.run.cluster.file import read
+
+    return read(path)
+
+
+def _planned(study: str, sets: Sequence[str] | None, only: Sequence[str] | None) -> Plan:
+    from ablate.cli.commands import plan_of
+
+    return plan_of(study, sets, only)
+
+
+def _order(
+    planned: Plan,
+    source: str,
+    arguments: tuple[tuple[str, ...], tuple[str, ...]],
+    file: ClusterFile | None,
+    runs: str | None,
+    into: Path,
+) -> Order:
+    from ablate.run.cluster.launch import Order, new_job_id
+
+    runs = runs or (file.runs if file else None)
+    problems = []
+    if runs is None:
+        rule = "is needed: the run folder that every node sees"
+        problems.append(Problem("--runs", rule))
+    elif file is not None and file.provider != "local" and "://" not in runs:
+        rule = "must be in an object store, s3://… or gs://…: the nodes share no disk"
+        problems.append(Problem("--runs", rule, runs))
+    if file is not None:
+        rule = "is a folder of this machine; name one by an absolute path that every node sees"
+        relative = [
+            n for n in planned.fingerprints if Path(n).exists() and not Path(n).is_absolute()
+        ]
+        problems += [Problem("data", rule, name) for name in relative]
+    if problems or runs is None:
+        raise InvalidInput(problems)
+    name = planned.study.name
+    return Order(name, source, *arguments, runs, into, new_job_id(name))
+
+
+def _parts(
+    sets: Sequence[str] | None, only: Sequence[str] | None, tracking: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The options of `ablate run` on the cluster, and those of `ablate report` here."""
+    settings = [part for text in sets or () for part in ("--set", text)]
+    narrowed = [part for text in only or () for part in ("--only", text)]
+    uri = ["--tracking-uri", tracking] if tracking else []
+    return (*settings, *narrowed, *uri), tuple(settings)
+
+
+def _fitted(order: Order, planned: Plan, file: ClusterFile | None) -> Order:
+    """The order with the nodes that may come for it; raises ClusterCannot when no trial fits."""
+    import dataclasses
+
+    from ablate.cli.show import err
+    from ablate.plan.estimate import estimate
+    from ablate.run.capacity import slots, worker_need, written_nodes
+    from ablate.run.cluster.cost import expected
+
+    resources = _resources(planned, order)
+    capacity: Capacity | None = file.capacity if file else None
+    if capacity is None:
+        return order
+    slots(resources, capacity, planned.study.resources.max_concurrent_trials)
+    guess = estimate(planned)
+    if guess.trial_seconds is not None and file is not None:
+        hours = guess.trials * guess.trial_seconds / 3600
+        err.print(expected(hours, resources, capacity, file.usd_per_hour), markup=False)
+    nodes = written_nodes(capacity.best(worker_need(resources)))
+    return dataclasses.replace(order, nodes=tuple(nodes))
+
+
+def _resources(planned: Plan, order: Order) -> Any:
+    from ablate.run.trial import Resources
+
+    wanted = planned.study.resources
+    return Resources(order.runs, "", wanted.workers, wanted.cpus_per_worker, wanted.gpus_per_worker)
+
+
+def _ray_job(layout: Any, study: str) -> str:
+    from ablate.run.capacity import Capacity, Nodes, written_nodes
+    from ablate.run.cluster import kubernetes
+
+    kinds = tuple(Nodes(kubernetes.offers(kind), kind.most) for kind in layout.workers[:1])
+    nodes = written_nodes(Capacity((), kinds, layout.most).best({"CPU": 1.0}))
+    options = [part for text in nodes for part in ("--nodes", text)]
+    place = ("--runs", layout.runs_in("s3://"), "--address", "auto")
+    return kubernetes.job(layout, shlex.join(("ablate", "run", study, *place, *options)))

@@ -1,0 +1,37 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Study = Annotated[str, typer.Argument(help="A preset's name or a .yaml file.", metavar="STUDY")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the study; a list is a grid."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="KEY=VALUE", help="Keep only these compared values."),
+]
+Runs = Annotated[
+    str, typer.Option("--runs", metavar="DIR", help="Run folder: a path, or a URI such as s3://…")
+]
+Tracking = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow tracking server; SQLite in the run folder if not."),
+]
+Address = Annotated[
+    str | None, typer.Option(help="A running Ray cluster; without it, one starts here.")
+]
+Growth = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COUNTxCPU=N,GPU=N", help="What an autoscaler may add there; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def example(text: str) -> str:
+    """The epilog of a command's help."""
+    return f"Example:  [bold]{text}[/bold]"

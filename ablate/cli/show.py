@@ -1,0 +1,132 @@
+"""What the commands print: mistakes, plans, results. Nothing here computes a number."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from trainables.errors import Problem
+
+if TYPE_CHECKING:
+    from ablate.learn.results import Results
+    from ablate.plan.planner import Plan
+
+CELLS_SHOWN = 40
+
+# Bound to the real streams: what libraries print while a sweep runs is sent elsewhere.
+out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+err = Console(file=sys.stderr, soft_wrap=True, highlight=False)
+
+
+def problems(found: Sequence[Problem]) -> None:
+    """Every mistake, one a line, on standard error."""
+    count = f"{len(found)} mistakes" if len(found) > 1 else "1 mistake"
+    err.print(f"[red]{count}; nothing was started or written:[/red]")
+    for problem in found:
+        err.print(f"  {problem}", markup=False)
+
+
+def plan(planned: Plan, finished: int, estimate: Any, warnings: Sequence[Any]) -> None:
+    """The cells, the number of trials, what is already there, the time, and the confounds."""
+    study = planned.study
+    out.print(f"[bold]{study.name}[/bold]: {study.question}", markup=True)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("cell")
+    for key in study.compared:
+        table.add_column(key)
+    for cell in planned.cells[:CELLS_SHOWN]:
+        values = [cell.values.get(key, "") for key in study.compared]
+        table.add_row(cell.name, *("" if value is None else str(value) for value in values))
+    out.print(table)
+    if len(planned.cells) > CELLS_SHOWN:
+        out.print(f"… and {len(planned.cells) - CELLS_SHOWN} more cells")
+    cells, seeds = len(planned.cells), len(planned.seeds)
+    count = f"{cells} cells x {seeds} seeds"
+    if not planned.frozen_by_design:
+        count = f"{cells} cells x {len(planned.draws)} draws, the best of each x {seeds} seeds"
+    out.print(f"{count}: {planned.trial_count} trials, {finished} of them finished")
+    out.print(str(estimate), markup=False)
+    for warning in warnings:
+        out.print(f"[yellow]Note[/yellow] {warning.text}")
+
+
+def ranking(results: Results) -> None:
+    """The cells by their mean, best first, with spread over seeds and failed trials."""
+    from ablate.learn.results import metric_title, split_key
+
+    if not results.scored:
+        out.print("No cell has a result yet.")
+        return
+    reference, _ = split_key(results.primary)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "cell", f"{metric_title(results.primary)} on {reference}", "95 % interval"):
+        table.add_column(name, justify="left" if name in ("", "cell") else "right")
+    for name in ("sd over seeds", "seeds", "failed", "verdict"):
+        table.add_column(name, justify="left" if name == "verdict" else "right")
+    for place, cell in enumerate(results.cells, start=1):
+        summary = cell.metrics.get(results.primary)
+        if summary is None:
+            table.add_row(str(place), cell.name, "-", "", "", "0", str(cell.failed), cell.verdict)
+            continue
+        table.add_row(
+            str(place),
+            cell.name,
+            f"{summary.mean:.4f}",
+            f"{summary.low:.4f} to {summary.high:.4f}",
+            "-" if summary.sd is None else f"{summary.sd:.4f}",
+            str(summary.seeds),
+            str(cell.failed),
+            cell.verdict,
+        )
+    for name, metrics in results.baselines.items():
+        if results.primary in metrics:
+            table.add_row("", f"[dim]{name}[/dim]", f"{metrics[results.primary].mean:.4f}")
+    out.print(table)
+
+
+def metrics(found: Mapping[str, float]) -> None:
+    """Metric keys and values, sorted by key."""
+    for key, value in sorted(found.items()):
+        out.print(f"{key:<48} {value:.4f}")
+
+
+@contextmanager
+def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, with speed and time left, that is told (done, in all)."""
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {unit}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+def confirmation(found: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """The winner in one process beside the same trial on a worker group."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "1 worker", f"{found['workers']} workers", "difference"):
+        table.add_column(name, justify="left" if not name else "right")
+    for key in keys:
+        one, group = found["one"].get(key), found["group"].get(key)
+        if one is not None and group is not None:
+            table.add_row(key, f"{one:.6f}", f"{group:.6f}", f"{group - one:+.1e}")
+    out.print(f"\n{found['cell']} seed {found['seed']}, in one process and on a worker group:")
+    out.print(table)
+    agree = "agree" if found["agree"] else "[red]DISAGREE[/red]"
+    out.print(
+        f"The two {agree}: relative distance of the weights {found['weights']:.1e}, "
+        f"largest difference of a metric {found['largest']:.1e}."
+    )

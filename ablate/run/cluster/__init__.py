@@ -1,0 +1,1 @@
+"""Clusters: the file that describes one, and the way of a study there and back."""

@@ -1,0 +1,36 @@
+"""What a study costs on a cluster: before, from an estimate; after, from the nodes there were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ablate.run.capacity import Capacity, worker_need
+from ablate.run.trial import Resources
+
+
+def expected(
+    hours: float, resources: Resources, capacity: Capacity, prices: Mapping[str, float]
+) -> str:
+    """One line before: hours of trials become hours of nodes, and money where prices are known.
+
+    `hours` is the sum over trials of their own time. Start-up and idle time are not in it.
+    """
+    need = worker_need(resources)
+    nodes = capacity.best(need)
+    each = capacity.places(need) / sum(kind.count for kind in nodes)
+    total = hours * resources.workers / each
+    text = f"Cluster: about {total:.2f} node hours, on up to {sum(k.count for k in nodes)} nodes"
+    workers = {name: price for name, price in prices.items() if name != "head"}
+    if not workers:
+        return f"{text}; no prices: fill in usd_per_hour for the cost in money"
+    spans = [f"{total * price:.2f} USD on {name}" for name, price in workers.items()]
+    head = f", and the head {prices['head']:.2f} USD an hour" if "head" in prices else ""
+    return f"{text}: {' or '.join(spans)}{head}"
+
+
+def spent(hours: Mapping[str, float], prices: Mapping[str, float]) -> str:
+    """One line after: hours of each node type, and money where prices are known."""
+    parts = [f"{amount:.2f} h of {name}" for name, amount in sorted(hours.items())]
+    known = {name: amount * prices[name] for name, amount in hours.items() if name in prices}
+    money = f": {sum(known.values()):.2f} USD" if len(known) == len(hours) and known else ""
+    return f"Nodes: {', '.join(parts) or 'none'}{money}"

@@ -1,0 +1,318 @@
+"""One execution of a study: prepare, choose on dev, freeze, open the test splits, confirm.
+
+Running it again is the resume: whatever the ledger holds is not done again, and when nothing is
+left no cluster is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from ablate.plan.planner import Plan, PlannedTrial
+from ablate.run import baselines, confirm, sweep
+from ablate.run.capacity import Capacity, Slots, slots, worker_need
+from ablate.run.cluster import nodes
+from ablate.run.cluster.check import check_nodes
+from ablate.run.ledger import Ledger, Record
+from ablate.run.trial import Job, Resources, is_done
+from trainables.data.collections import Ref, fingerprint, parse_ref
+
+VERSIONS_OF = (
+    "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
+)  # fmt: skip
+
+
+BASELINES = "baselines.json"
+"""What each baseline was scored on: name -> reference -> fingerprint."""
+
+
+class StudyWatcher(sweep.Watcher, Protocol):
+    """Sees a whole study as it goes."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def working(self, text: str) -> AbstractContextManager[None]:
+        """The block that follows takes a while."""
+
+    def phase(self, name: str, jobs: Sequence[Job], slots: int) -> AbstractContextManager[None]:
+        """The block that follows runs these trials."""
+
+
+@dataclass
+class Execution:
+    """What one execution did."""
+
+    trained: int = 0
+    failed: int = 0
+    already: int = 0
+    choices: Mapping[str, int] = field(default_factory=dict)
+    confirmed: Mapping[str, Any] | None = None
+
+
+class StudyRun:
+    """A plan on its way through the ledger."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        runs: str,
+        watcher: StudyWatcher,
+        address: str | None = None,
+        growth: Capacity | None = None,
+    ) -> None:
+        """`growth` is what the cluster at `address` may grow to, when an autoscaler adds nodes."""
+        self.plan, self.watcher, self.address, self.growth = plan, watcher, address, growth
+        self.ledger = Ledger(runs)
+        self.folder = self.ledger.study(plan.study.name)
+        wanted = plan.study.resources
+        self.resources = Resources(
+            runs=self.ledger.store.uri,
+            cache=cache_root(self.ledger),
+            workers=wanted.workers,
+            cpus=wanted.cpus_per_worker,
+            gpus=wanted.gpus_per_worker,
+        )
+        self.done = Execution()
+        self._cluster = ExitStack()
+        self._slots: Slots | None = None
+
+    def run(self) -> Execution:
+        """Bring the ledger to the study's end. Trials that fail are records, not exceptions.
+
+        Raises ClusterCannot when no trial can ever run, InvalidInput when the data are wrong.
+        """
+        self.ledger.store.sweep_scratch()
+        started = time.time()
+        self.folder.write("plan.json", self.plan.to_json())
+        with self._cluster:
+            if self.plan.frozen_by_design:
+                self.done.choices = {cell.name: 0 for cell in self.plan.cells}
+            else:
+                self._jobs("choosing on dev", self.plan.choose(), self.plan.dev_refs)
+                self.done.choices = choose(self.plan, self.ledger)
+            self.folder.write("choices.json", dict(self.done.choices))
+            self._open_test()
+            self._jobs("training", self.plan.repeat(self.done.choices), self._refs)
+            self._baselines()
+            self._confirm()
+        # Workers of a driver that was killed a moment ago may have left something since.
+        self.ledger.store.sweep_scratch()
+        self._record(started)
+        return self.done
+
+    def _jobs(self, name: str, trials: Iterator[PlannedTrial], refs: Sequence[Ref]) -> None:
+        wanted = {ref.label: fingerprint(ref.collection) for ref in refs}
+        planned = list(trials)
+        pending = [
+            trial for trial in planned if not is_done(self.ledger.record(trial.trial_id), wanted)
+        ]
+        self.done.already += len(planned) - len(pending)
+        if not pending:
+            return
+        slots = self._start()
+        jobs = [self._job(trial, refs) for trial in pending]
+        self._prepare(jobs)
+        with self.watcher.phase(name, jobs, slots.count), self._recorded(jobs) as watcher:
+            records = sweep.run_jobs(jobs, self.resources, slots.count, watcher)
+        self.done.trained += sum(record.state == "finished" for record in records)
+        self.done.failed += sum(record.state != "finished" for record in records)
+
+    def _recorded(self, jobs: Sequence[Job]) -> AbstractContextManager[sweep.Watcher]:
+        """On a cluster, the watcher that also records how many nodes there are over time."""
+        if self.address is None:
+            return nullcontext(self.watcher)
+        recorder = nodes.Recorder(self.watcher, len(jobs), groups=self.resources.workers > 1)
+        fallback = nodes.Fallback.of(self.resources, self.growth)
+        return nodes.Recording(self.folder, recorder, self.watcher.note, nodes.look, fallback)
+
+    def _prepare(self, jobs: Sequence[Job]) -> None:
+        """Build what the trials share, once per distinct data and text settings."""
+        distinct: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        for job in jobs:
+            shared = [(k, v) for k, v in job.spec.items() if k.startswith(("data.", "encoder."))]
+            distinct.setdefault(tuple(shared), job.spec)
+        with self.watcher.working("Preparing the data"):
+            calls = [(baselines.prepare, spec, self.resources.cache) for spec in distinct.values()]
+            summaries = self._remote(calls)
+        self.folder.write("data.json", summaries)
+        for line in dict.fromkeys(line for summary in summaries for line in summary["lines"]):
+            self.watcher.note(line)
+
+    def _baselines(self) -> None:
+        """Score BM25 and every backbone as it comes, unless the study's folder has them."""
+        wanted = {ref.label: fingerprint(ref.collection) for ref in self._refs}
+        encoders: dict[tuple[Any, ...], Job] = {}
+        for trial in self.plan.repeat({cell.name: 0 for cell in self.plan.cells}):
+            settings = tuple(kv for kv in trial.flat.items() if kv[0].startswith("encoder."))
+            encoders.setdefault(settings, self._job(trial, self._refs))
+        jobs = {f"untrained-{i}": job for i, job in enumerate(encoders.values(), start=1)}
+        if len(jobs) == 1:
+            jobs = {"untrained": jobs["untrained-1"]}
+        if jobs:
+            jobs["bm25"] = next(iter(jobs.values()))
+        missing = {name: job for name, job in jobs.items() if self._lacks(name, wanted)}
+        if not missing:
+            return
+        home = f"{self.folder.path}/baselines"
+        with self.watcher.working(f"Scoring the baselines {', '.join(missing)}"):
+            self._remote(
+                [
+                    (baselines.score, name, job, self.resources, f"{home}/{name}")
+                    for name, job in missing.items()
+                ]
+            )
+        scored = self.folder.read(BASELINES) or {}
+        self.folder.write(BASELINES, {**scored, **dict.fromkeys(missing, wanted)})
+
+    def _lacks(self, baseline: str, wanted: Mapping[str, str]) -> bool:
+        return (self.folder.read(BASELINES) or {}).get(baseline) != dict(wanted)
+
+    def _open_test(self) -> None:
+        labels = [ref.label for ref in self.plan.test_refs]
+        trials = sorted(trial.trial_id for trial in self.plan.repeat(self.done.choices))
+        known = {trial for opening in self.folder.openings() for trial in opening["trials"]}
+        fresh = [trial for trial in trials if trial not in known]
+        if labels and fresh:
+            opening = {"time": time.time(), "references": labels, "trials": fresh}
+            self.folder.open_test(opening, f"{len(self.folder.openings()):04d}")
+
+    def _confirm(self) -> None:
+        wanted = self.plan.study.confirm
+        winner = best_cell(self.plan, self.ledger, self.done.choices)
+        if wanted is None or winner is None:
+            return
+        trial = next(t for t in self.plan.repeat(self.done.choices) if t.cell == winner)
+        before = self.folder.read("confirm.json")
+        key = {"trial_id": trial.trial_id, "workers": wanted.workers}
+        if before is None or {name: before[name] for name in key} != key:
+            job = self._job(trial, self._refs)
+            text = f"Training the winner once more with {wanted.workers} Ray Train workers"
+            with self.watcher.working(text):
+                call = (confirm.confirm, job, self.resources, wanted.workers)
+                before = self._remote([call], driver=True)[0]
+            self.folder.write("confirm.json", before)
+        self.done.confirmed = before
+
+    def _start(self) -> Slots:
+        if self._slots is None:
+            dashboard = self.resources.workers > 1 or self.plan.study.confirm is not None
+            total = self._cluster.enter_context(sweep.cluster(self.address, dashboard))
+            if self.address is not None:
+                check_nodes(self.resources, self.plan.fingerprints)
+            limit = self.plan.study.resources.max_concurrent_trials
+            self._slots = slots(self.resources, self.growth or total, limit)
+        return self._slots
+
+    def _remote(self, calls: Sequence[tuple[Any, ...]], driver: bool = False) -> list[Any]:
+        """Results of function calls as Ray tasks; a `driver` only waits for a worker group."""
+        self._start()
+        return sweep.remote(calls, sweep.DRIVER if driver else worker_need(self.resources))
+
+    @property
+    def _refs(self) -> tuple[Ref, ...]:
+        return (*self.plan.dev_refs, *self.plan.test_refs)
+
+    def _job(self, trial: PlannedTrial, refs: Sequence[Ref]) -> Job:
+        return Job(
+            trial_id=trial.trial_id,
+            cell=trial.cell,
+            seed=trial.seed,
+            identity=trial.flat,
+            spec=_anywhere(trial.flat),
+            fingerprints=trial.fingerprints,
+            refs=tuple(_absolute(str(ref), ref.collection) for ref in refs),
+        )
+
+    def _record(self, started: float) -> None:
+        if not (self.done.trained or self.done.failed or not self.folder.executions()):
+            return
+        content = {
+            "started": started,
+            "finished": time.time(),
+            "host": platform.node(),
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+            "versions": {name: _version(name) for name in VERSIONS_OF},
+            "trained": self.done.trained,
+            "failed": self.done.failed,
+            "already": self.done.already,
+        }
+        self.folder.write(f"executions/{int(started * 1000)}.json", content)
+
+
+def choose(plan: Plan, ledger: Ledger) -> dict[str, int]:
+    """Of each cell, the draw whose trials have the best mean of the selection metric on dev.
+
+    Cells without a finished trial are left out; ties go to the earlier draw.
+    """
+    select = plan.study.select
+    if select is None:
+        return {cell.name: 0 for cell in plan.cells}
+    values: dict[tuple[str, int], list[float]] = {}
+    for trial in plan.choose():
+        record = ledger.record(trial.trial_id)
+        if record is not None and select.key in record.metrics:
+            values.setdefault((trial.cell, trial.draw), []).append(record.metrics[select.key])
+    best: dict[str, tuple[float, int]] = {}
+    for (cell, draw), found in values.items():
+        mean = sum(found) / len(found)
+        if cell not in best or mean > best[cell][0]:
+            best[cell] = (mean, draw)
+    return {cell: draw for cell, (_, draw) in best.items()}
+
+
+def best_cell(plan: Plan, ledger: Ledger, choices: Mapping[str, int]) -> str | None:
+    """The cell with the best mean of the selection metric over its seeds, or None."""
+    select = plan.study.select
+    if select is None:
+        return None
+    values: dict[str, list[float]] = {}
+    for trial in plan.repeat(choices):
+        record: Record | None = ledger.record(trial.trial_id)
+        if record is not None and select.key in record.metrics:
+            values.setdefault(trial.cell, []).append(record.metrics[select.key])
+    means = {cell: sum(found) / len(found) for cell, found in values.items()}
+    return max(means, key=lambda cell: means[cell]) if means else None
+
+
+def cache_root(ledger: Ledger) -> str:
+    """Where shared content is cached: in the run folder, or on each node when that is remote."""
+    return str(ledger.store.local / "cache") if ledger.store.local else default_cache()
+
+
+def default_cache() -> str:
+    """The cache of what runs without a run folder on local disk."""
+    return os.environ.get("ABLATE_CACHE", str(Path.home() / ".cache" / "ablate"))
+
+
+def _anywhere(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec with absolute paths, so that it means the same in every working directory."""
+    train = str(flat["data.train"])
+    backbone = str(flat["encoder.backbone"])
+    return {
+        **flat,
+        "data.train": _absolute(train, parse_ref(train, "train").collection),
+        "encoder.backbone": _absolute(backbone, backbone),
+    }
+
+
+def _absolute(text: str, path: str) -> str:
+    """`text` with `path`, its beginning, made absolute where it is a file or folder here."""
+    place = Path(path).expanduser()
+    return str(place.absolute()) + text[len(path) :] if place.exists() else text
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None

@@ -1,0 +1,292 @@
+"""The Ray door: jobs in, ledger records out.
+
+Ray Tune schedules the trials; the ledger, not Tune, remembers them. A one-worker trial runs inside
+its Tune actor, and actors are reused; a trial with more workers is a small Tune function that
+drives a Ray Train worker group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ablate.run.capacity import Capacity, ClusterCannot, Nodes, worker_need
+from ablate.run.ledger import Ledger, Record
+from ablate.run.trial import Job, Resources, execute, lost
+
+DRIVER: Mapping[str, float] = {"node:__internal_head__": 0.0001}
+"""What a function that only drives a worker group asks for: a place on the head node, which a spot
+loss spares, and no CPU, so that drivers never hold what workers wait for."""
+INFRASTRUCTURE_RETRIES = 3
+"""Losses of a process or node, in a row without a step of progress, that a trial outlives."""
+NODE_WAIT_SECONDS = 3600
+"""How long a worker group waits for its nodes before it asks anew: machines take minutes."""
+OBJECT_STORE_BYTES = 200_000_000
+"""Trials pass nothing through Ray's object store, so a local one stays small."""
+
+
+class Watcher(Protocol):
+    """Sees a sweep as it goes; called in the driver."""
+
+    def started(self, trial_id: str) -> None:
+        """The trial has begun, or begun again."""
+
+    def progress(self, trial_id: str, metrics: Mapping[str, float]) -> None:
+        """The trial is at `metrics["step"]` of `metrics["steps"]`."""
+
+    def ended(self, record: Record) -> None:
+        """The trial's final record is in the ledger."""
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, dashboard: bool) -> Iterator[Capacity]:
+    """Connect to the Ray cluster at `address`, or start one on this machine; yields what it has.
+
+    A local cluster ends with the block.
+    """
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        ray.init(
+            num_cpus=os.cpu_count(),
+            include_dashboard=dashboard,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **common,
+        )
+    else:
+        wait = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(NODE_WAIT_SECONDS)}
+        shipped = {"py_modules": _own_packages(), "env_vars": wait}
+        ray.init(address=address, runtime_env=shipped, **common)
+    try:
+        present = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield Capacity(tuple(Nodes(resources, 1) for resources in present))
+    finally:
+        ray.shutdown()
+
+
+def run_jobs(
+    jobs: Sequence[Job], resources: Resources, concurrent: int, watcher: Watcher
+) -> list[Record]:
+    """Run the jobs, at most `concurrent` at once; returns their final records in any order."""
+    if not jobs:
+        return []
+    ledger = Ledger(resources.runs)
+    mark = f".sweeps/{socket.gethostname()}.{os.getpid()}"
+    ledger.store.write(mark, b"")
+    records: list[Record] = []
+    left = list(jobs)
+    try:
+        for _ in range(INFRASTRUCTURE_RETRIES + 1):
+            watch = _callback(ledger, watcher)
+            _fit(left, resources, concurrent, watch, mark)
+            records += watch.records
+            left = watch.never_started
+            if not left:
+                break
+    finally:
+        ledger.store.delete(".tune")
+        ledger.store.delete(mark)
+    records += [lost(job, ledger, "no node stayed long enough to start it") for job in left]
+    return records
+
+
+def _fit(jobs: Sequence[Job], resources: Resources, concurrent: int, watch: Any, mark: str) -> None:
+    from ray import tune
+
+    trial = tune.with_parameters(_tune_trial, resources=asdict(resources), mark=mark)
+    tuner = tune.Tuner(
+        tune.with_resources(trial, _request(resources)),
+        param_space={"job": tune.grid_search([_Opaque(job) for job in jobs])},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=f"{os.getpid()}",
+            storage_path=f"{Ledger(resources.runs).store.uri}/.tune",
+            verbose=0,
+            callbacks=[watch],
+            log_to_file=False,
+            failure_config=tune.FailureConfig(max_failures=-1),
+        ),
+    )
+    try:
+        with quiet():
+            tuner.fit()
+    except Exception:
+        if watch.blind:
+            raise ClusterCannot(watch.blind) from None
+        raise
+
+
+def remote(calls: Sequence[tuple[Any, ...]], need: Mapping[str, float]) -> list[Any]:
+    """Results of calls (function, argument, …) as Ray tasks: heavy imports stay out of the driver.
+
+    Each task asks for `need`. What a call raises is raised here.
+    """
+    import ray
+
+    options = ray.remote(
+        num_cpus=need.get("CPU", 0),
+        num_gpus=need.get("GPU", 0),
+        resources={key: amount for key, amount in need.items() if key not in ("CPU", "GPU")},
+        max_retries=INFRASTRUCTURE_RETRIES,
+    )
+    tasks = [options(function).remote(*arguments) for function, *arguments in calls]
+    try:
+        with quiet():
+            return list(ray.get(tasks))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+@dataclass(frozen=True)
+class _Opaque:
+    """Keeps a job from being read as a search space of its own."""
+
+    job: Job
+
+
+def _request(resources: Resources) -> dict[str, float]:
+    return dict(DRIVER) if resources.workers > 1 else worker_need(resources)
+
+
+def _tune_trial(config: Mapping[str, Any], resources: Mapping[str, Any], mark: str) -> None:
+    """Run a job, unless the driver's `mark` in the run folder is not to be seen from here."""
+    from ray import tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    job: Job = config["job"].job
+    if not Ledger(resources["runs"]).store.exists(mark):
+        tune.report({"blind": _blind(resources["runs"])})
+        return
+    callbacks = (TuneReportCallback(),) if resources["workers"] > 1 else ()
+    record = execute(
+        job, Resources(**resources), lambda metrics: tune.report(dict(metrics)), callbacks
+    )
+    tune.report({"state": record.state})
+
+
+def _blind(runs: str) -> str:
+    return (
+        f"node {socket.gethostname()} does not see the run folder {runs}; "
+        "put it on storage that every node shares: --runs s3://…, gs://…, or a shared disk"
+    )
+
+
+class _Events:
+    """Tune's events as the watcher's, and what becomes of trials whose process or node is lost."""
+
+    def __init__(self, ledger: Ledger, watcher: Watcher) -> None:
+        self.ledger, self.watcher = ledger, watcher
+        self.records: list[Record] = []
+        self.never_started: list[Job] = []
+        self.blind: str | None = None
+        self._running: set[str] = set()
+        self._steps: dict[str, float] = {}
+        self._losses: dict[str, tuple[int, float]] = {}
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Tune pickles its callbacks to restore them; here the ledger is what is restored."""
+        from ray import tune
+
+        return (tune.Callback, ())
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self._running.add(_id(trial))
+        self.watcher.started(_id(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
+    ) -> None:
+        if "blind" in result:
+            self.blind = result["blind"]
+            raise ClusterCannot(self.blind)
+        if "step" in result:
+            if result["step"] > self._steps.get(_id(trial), 0.0):
+                self._steps[_id(trial)] = result["step"]
+                trial.max_failures = -1
+            self.watcher.progress(_id(trial), result)
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        """Count losses in a row without a step of progress; too many, and the next is final."""
+        self._running.discard(_id(trial))
+        step = self._steps.get(_id(trial), 0.0)
+        count, before = self._losses.get(_id(trial), (0, 0.0))
+        count = count + 1 if step <= before else 1
+        self._losses[_id(trial)] = (count, step)
+        if count >= INFRASTRUCTURE_RETRIES:
+            trial.max_failures = 0
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        job = trial.config["job"].job
+        record = self.ledger.record(job.trial_id)
+        if record is None or record.state == "running":
+            record = lost(job, self.ledger, "the trial ended without a result")
+        self._end(record)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        job = trial.config["job"].job
+        if job.trial_id not in self._running:
+            self.never_started.append(job)
+            return
+        again = f"{INFRASTRUCTURE_RETRIES + 1} times in a row without progress"
+        self._end(lost(job, self.ledger, f"its process or node was lost {again}"))
+
+    def _end(self, record: Record) -> None:
+        self.records.append(record)
+        self.watcher.ended(record)
+
+
+def _callback(ledger: Ledger, watcher: Watcher) -> Any:
+    from ray import tune
+
+    class Watch(_Events, tune.Callback):  # type: ignore[misc]
+        """Tune takes only subclasses of its own."""
+
+    return Watch(ledger, watcher)
+
+
+def _id(trial: Any) -> str:
+    """The trial's id in the ledger; Tune has one of its own."""
+    trial_id: str = trial.config["job"].job.trial_id
+    return trial_id
+
+
+def _own_packages() -> list[str]:
+    import ablate
+    import search_spaces
+    import trainables
+
+    return [next(iter(package.__path__)) for package in (ablate, trainables, search_spaces)]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What Ray prints in the driver is dropped: the watcher shows what happens, records say why."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.data")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            Path(os.devnull).open("w", encoding="utf-8") as sink,
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
