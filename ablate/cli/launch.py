@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.cli import CLUSTER_CANNOT, DONE
-from ablate.cli.options import Only, Sets, Study, Tracking, example
+from ablate.cli.options import Growth, Only, Sets, Study, Tracking, example
 from trainables.errors import InvalidInput, Problem, unknown
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def launch(
     only: Only = None,
     cluster: File = Path("cluster.yaml"),
     address: JobsApi = None,
+    nodes: Growth = None,
     runs: Shared = None,
     into: Into = Path("runs"),
     down: Annotated[bool, typer.Option("--down", help="Take the cluster down at the end.")] = False,
@@ -91,8 +94,6 @@ def launch(
 
     The study goes on when this command is stopped; the same command, or --attach, follows it again.
     """
-    import dataclasses
-
     from ablate.cli.show import err
     from ablate.run.capacity import ClusterCannot
 
@@ -101,7 +102,7 @@ def launch(
     order = _order(planned, study, _parts(set_, only, tracking_uri), file, runs, into)
     way = _way(file, address)
     try:
-        order = dataclasses.replace(_fitted(order, planned, file), attach=attach, down=down)
+        order = dataclasses.replace(_fitted(order, planned, file, nodes), attach=attach, down=down)
         lacking = [*(file.unfilled if file else ()), *way.needs()]
         if dry_run:
             return _show(order, way, lacking)
@@ -163,6 +164,7 @@ def _go(
     if lacking:
         raise InvalidInput(lacking)
     where = f"--cluster {file.path}" if file else f"--address {address}"
+    logging.disable(logging.INFO)
     shell = steps.Processes(Path.cwd())
     try:
         code = steps.launch(order, way, shell, out.print, lambda text: typer.echo(text, nl=False))
@@ -239,17 +241,19 @@ def _parts(
     return (*settings, *narrowed, *uri), tuple(settings)
 
 
-def _fitted(order: Order, planned: Plan, file: ClusterFile | None) -> Order:
+def _fitted(
+    order: Order, planned: Plan, file: ClusterFile | None, nodes: Sequence[str] | None
+) -> Order:
     """The order with the nodes that may come for it; raises ClusterCannot when no trial fits."""
-    import dataclasses
-
     from ablate.cli.show import err
     from ablate.plan.estimate import estimate
-    from ablate.run.capacity import slots, worker_need, written_nodes
+    from ablate.run.capacity import parse_nodes, slots, worker_need, written_nodes
     from ablate.run.cluster.cost import expected
 
     resources = _resources(planned, order)
     capacity: Capacity | None = file.capacity if file else None
+    if nodes:
+        capacity = parse_nodes(nodes)
     if capacity is None:
         return order
     slots(resources, capacity, planned.study.resources.max_concurrent_trials)
@@ -257,8 +261,8 @@ def _fitted(order: Order, planned: Plan, file: ClusterFile | None) -> Order:
     if guess.trial_seconds is not None and file is not None:
         hours = guess.trials * guess.trial_seconds / 3600
         err.print(expected(hours, resources, capacity, file.usd_per_hour), markup=False)
-    nodes = written_nodes(capacity.best(worker_need(resources)))
-    return dataclasses.replace(order, nodes=tuple(nodes))
+    growth = written_nodes(capacity.best(worker_need(resources)))
+    return dataclasses.replace(order, nodes=tuple(growth))
 
 
 def _resources(planned: Plan, order: Order) -> Any:

@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -85,6 +85,7 @@ class StudyRun:
         self.done = Execution()
         self._cluster = ExitStack()
         self._slots: Slots | None = None
+        self._recorder: nodes.Recorder | None = None
 
     def run(self) -> Execution:
         """Bring the ledger to the study's end. Trials that fail are records, not exceptions.
@@ -120,20 +121,15 @@ class StudyRun:
         if not pending:
             return
         slots = self._start()
+        if self._recorder is not None:
+            self._recorder.expect(len(pending))
         jobs = [self._job(trial, refs) for trial in pending]
         self._prepare(jobs)
-        with self.watcher.phase(name, jobs, slots.count), self._recorded(jobs) as watcher:
+        with self.watcher.phase(name, jobs, slots.count):
+            watcher = self._recorder or self.watcher
             records = sweep.run_jobs(jobs, self.resources, slots.count, watcher)
         self.done.trained += sum(record.state == "finished" for record in records)
         self.done.failed += sum(record.state != "finished" for record in records)
-
-    def _recorded(self, jobs: Sequence[Job]) -> AbstractContextManager[sweep.Watcher]:
-        """On a cluster, the watcher that also records how many nodes there are over time."""
-        if self.address is None:
-            return nullcontext(self.watcher)
-        recorder = nodes.Recorder(self.watcher, len(jobs), groups=self.resources.workers > 1)
-        fallback = nodes.Fallback.of(self.resources, self.growth)
-        return nodes.Recording(self.folder, recorder, self.watcher.note, nodes.look, fallback)
 
     def _prepare(self, jobs: Sequence[Job]) -> None:
         """Build what the trials share, once per distinct data and text settings."""
@@ -209,9 +205,16 @@ class StudyRun:
             total = self._cluster.enter_context(sweep.cluster(self.address, dashboard))
             if self.address is not None:
                 check_nodes(self.resources, self.plan.fingerprints)
+                self._recorder = self._cluster.enter_context(self._recording())
             limit = self.plan.study.resources.max_concurrent_trials
             self._slots = slots(self.resources, self.growth or total, limit)
         return self._slots
+
+    def _recording(self) -> nodes.Recording:
+        """On a cluster of several nodes, what records how many there are over time."""
+        recorder = nodes.Recorder(self.watcher, groups=self.resources.workers > 1)
+        fallback = nodes.Fallback.of(self.resources, self.growth)
+        return nodes.Recording(self.folder, recorder, self.watcher.note, nodes.look, fallback)
 
     def _remote(self, calls: Sequence[tuple[Any, ...]], driver: bool = False) -> list[Any]:
         """Results of function calls as Ray tasks; a `driver` only waits for a worker group."""

@@ -53,7 +53,7 @@ class Store:
         try:
             with self._files.open_input_stream(self.path(path)) as stream:
                 content: bytes = stream.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return content
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from ablate.run.capacity import Capacity, ClusterCannot, Nodes, worker_need
 from ablate.run.ledger import Ledger, Record
+from ablate.run.store import TEMPORARY
 from ablate.run.trial import Job, Resources, execute, lost
 
 DRIVER: Mapping[str, float] = {"node:__internal_head__": 0.0001}
@@ -80,21 +81,21 @@ def run_jobs(
     if not jobs:
         return []
     ledger = Ledger(resources.runs)
-    mark = f".sweeps/{socket.gethostname()}.{os.getpid()}"
-    ledger.store.write(mark, b"")
+    place = f"{TEMPORARY}/{socket.gethostname()}.{os.getpid()}.sweep"
+    ledger.store.write(f"{place}/mark", b"")
     records: list[Record] = []
     left = list(jobs)
     try:
         for _ in range(INFRASTRUCTURE_RETRIES + 1):
             watch = _callback(ledger, watcher)
-            _fit(left, resources, concurrent, watch, mark)
+            _fit(left, resources, concurrent, watch, f"{place}/mark")
             records += watch.records
             left = watch.never_started
             if not left:
                 break
     finally:
         ledger.store.delete(".tune")
-        ledger.store.delete(mark)
+        ledger.store.delete(place)
     records += [lost(job, ledger, "no node stayed long enough to start it") for job in left]
     return records
 

@@ -55,8 +55,8 @@ class World:
     noise: tuple[float, ...] = PATTERNS["equal"]
     seed: float = 0.005
     interaction: float = 0.11
-    taste: float = 0.06
-    query: float = 0.40
+    taste: float = 0.07
+    query: float = 0.41
     shape: str = "normal"
 
     def study(self, rng: np.random.Generator, gain: float = 0.0) -> dict[str, Floats]:

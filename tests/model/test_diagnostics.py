@@ -79,7 +79,8 @@ def test_practice_follows_theory(
     seen = scored(loss, logits, positive)
     practice = diagnostics.pull_shares(seen.pull)
     theory = diagnostics.predicted_shares(loss, logits, positive)
-    pulled = seen.pull.sum(-1) > 1e-9
+    # Below, shares are quotients of rounding errors: 1e-16 of a logit's gradient over the pull.
+    pulled = seen.pull.sum(-1) > 1e-6
     assert torch.allclose(practice[pulled], theory[pulled], atol=1e-9)
     assert torch.allclose(practice[pulled].sum(-1), torch.ones(1, dtype=torch.float64))
     metrics = ratios(measure(loss, seen))

@@ -269,8 +269,12 @@ class FakeClient:
     def __init__(self, output: str = "one\ntwo\n", code: int = 0, breaks: int = 0) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.output, self.code, self.breaks = output, code, breaks
+        self.unready = 0
 
     def submit_job(self, **job: Any) -> None:
+        if self.unready:
+            self.unready -= 1
+            raise RuntimeError("No available agent to submit job, please try again later")
         files = sorted(path.name for path in Path(job["runtime_env"]["working_dir"]).iterdir())
         self.jobs[job["submission_id"]] = {**job, "files": files, "ended": False}
 
@@ -359,9 +363,9 @@ def test_on_kubernetes_the_same_with_kubectl(tmp_path: Path, client: FakeClient)
 def test_a_broken_connection_is_made_anew_and_nothing_is_shown_twice(
     aws: ClusterFile, client: FakeClient
 ) -> None:
-    client.breaks = 5
+    client.breaks, client.unready = 5, 2
     assert launched(an_order(), ways.Launcher(aws), Recorded()) == (0, "one\ntwo\n")
-    assert client.breaks == 0
+    assert client.breaks == client.unready == 0
 
 
 def test_the_studys_exit_code_is_the_commands(aws: ClusterFile, client: FakeClient) -> None:
@@ -538,7 +542,8 @@ def test_nodes_are_recorded_when_they_change_and_the_record_is_continued(
         return nodes.Sample(last["types"])
 
     for _ in range(2):
-        recorder = nodes.Recorder(Quiet(), trials=3, groups=False)
+        recorder = nodes.Recorder(Quiet(), groups=False)
+        recorder.expect(3)
         with nodes.Recording(folder, recorder, notes.append, look, NoFallback()):
             recorder.started("a")
             while last["types"] == {"head": 1}:
@@ -553,7 +558,8 @@ def test_nodes_are_recorded_when_they_change_and_the_record_is_continued(
 
 
 def test_trials_in_groups_run_from_their_first_step() -> None:
-    recorder = nodes.Recorder(Quiet(), trials=2, groups=True)
+    recorder = nodes.Recorder(Quiet(), groups=True)
+    recorder.expect(2)
     recorder.started("a")
     assert recorder.pending == 2
     recorder.progress("a", {"step": 1.0})

@@ -185,7 +185,7 @@ def _sum_marg(logits: Tensor, positive: Tensor, params: Mapping[str, Scalar]) ->
 
 
 def _joint(logits: Tensor, positive: Tensor, params: Mapping[str, Scalar]) -> Tensor:
-    level = 1.0 / positive.sum(-1, keepdim=True).clamp(min=1)
+    level = 1.0 / positive.sum(-1, keepdim=True, dtype=logits.dtype).clamp(min=1)
     return level - _softmax(logits, logits > -INF)
 
 

@@ -13,6 +13,8 @@ from ablate.run.capacity import ClusterCannot
 STUDY = "ablate.study"
 """Metadata of a job: the name of its study, by which it is found from any machine."""
 RETRY_SECONDS = 3.0
+ANSWER_SECONDS = 120.0
+"""How long a cluster may take to answer at first, and to accept a job."""
 PATIENCE_SECONDS = 600.0
 """How long a cluster may be out of reach before it is given up; tunnels are reopened meanwhile."""
 
@@ -26,15 +28,31 @@ class Jobs:
         self._connected: Any = None
 
     def submit(
-        self, job_id: str, study: str, entrypoint: str, folder: Path, env: Mapping[str, str]
+        self,
+        job_id: str,
+        study: str,
+        entrypoint: str,
+        folder: Path,
+        env: Mapping[str, str],
+        reconnect: Callable[[], None],
     ) -> None:
-        """Start a job in a copy of `folder`; the cluster runs it on, whoever is watching."""
-        self._client().submit_job(
-            entrypoint=entrypoint,
-            submission_id=job_id,
-            metadata={STUDY: study},
-            runtime_env={"working_dir": str(folder), "env_vars": dict(env)},
-        )
+        """Start a job in a copy of `folder`; the cluster runs it on, whoever is watching.
+
+        A cluster that has just come up takes a while to accept jobs. Raises ClusterCannot when it
+        does not in time.
+        """
+
+        def attempt() -> None:
+            found = self.find(study)
+            if found is None or found[0] != job_id:
+                self._client().submit_job(
+                    entrypoint=entrypoint,
+                    submission_id=job_id,
+                    metadata={STUDY: study},
+                    runtime_env={"working_dir": str(folder), "env_vars": dict(env)},
+                )
+
+        self._insist(attempt, reconnect)
 
     def find(self, study: str) -> tuple[str, bool] | None:
         """The id of the study's last job and whether it is still to end; None when it has none."""
@@ -70,12 +88,15 @@ class Jobs:
                 reconnect()
             time.sleep(RETRY_SECONDS)
 
-    def wait(self, seconds: float, reconnect: Callable[[], None]) -> None:
+    def wait(self, reconnect: Callable[[], None]) -> None:
         """Return when the cluster answers; raises ClusterCannot when it does not in time."""
-        end = time.monotonic() + seconds
+        self._insist(self._client, reconnect)
+
+    def _insist(self, attempt: Callable[[], Any], reconnect: Callable[[], None]) -> None:
+        end = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
-                self._client()
+                attempt()
                 return
             except _broken() as error:
                 if time.monotonic() > end:

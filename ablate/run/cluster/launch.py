@@ -21,7 +21,6 @@ from ablate.run.cluster.jobs import Jobs
 from ablate.run.cluster.shapes import SHIPPED
 from ablate.run.cluster.ways import DASHBOARD, Argv, Existing, Way, decoded, local_token
 
-ANSWER_SECONDS = 120.0
 ENVIRONMENT: Mapping[str, str] = {"PYTHONUNBUFFERED": "1"}
 
 
@@ -125,8 +124,8 @@ def launch(
         secret = way.secret()
         token = decoded(shell.output(secret)) if secret else local_token()
         jobs = Jobs(address, token)
-        jobs.wait(ANSWER_SECONDS, reconnect)
-        job_id = _job(order, jobs, say)
+        jobs.wait(reconnect)
+        job_id = _job(order, jobs, say, reconnect)
         code = jobs.follow(job_id, write, reconnect)
     for argv in order.fetches(way):
         shell.run(argv)
@@ -136,7 +135,9 @@ def launch(
     return code
 
 
-def _job(order: Order, jobs: Jobs, say: Callable[[str], None]) -> str:
+def _job(
+    order: Order, jobs: Jobs, say: Callable[[str], None], reconnect: Callable[[], None]
+) -> str:
     """The id of the job to follow: the study's own that still runs, or a new one."""
     found = jobs.find(order.study)
     if found is not None and (found[1] or order.attach):
@@ -146,8 +147,8 @@ def _job(order: Order, jobs: Jobs, say: Callable[[str], None]) -> str:
         raise ClusterCannot(f"no job of study {order.study} is known there; launch it first")
     with tempfile.TemporaryDirectory(prefix="ablate-") as folder:
         pack(order, Path(folder))
-        entrypoint = shlex.join(order.entrypoint())
-        jobs.submit(order.job_id, order.study, entrypoint, Path(folder), ENVIRONMENT)
+        text = shlex.join(order.entrypoint())
+        jobs.submit(order.job_id, order.study, text, Path(folder), ENVIRONMENT, reconnect)
     say(f"Submitted job {order.job_id}.")
     return order.job_id
 

@@ -40,10 +40,14 @@ class Recorder:
     step shows that one runs.
     """
 
-    def __init__(self, watcher: Watcher, trials: int, groups: bool) -> None:
-        self.watcher, self.trials, self.groups = watcher, trials, groups
+    def __init__(self, watcher: Watcher, groups: bool) -> None:
+        self.watcher, self.groups = watcher, groups
+        self._expected = 0
         self._running: set[str] = set()
-        self._ended: set[str] = set()
+
+    def expect(self, trials: int) -> None:
+        """So many more trials are to be run."""
+        self._expected += trials
 
     def started(self, trial_id: str) -> None:
         """A trial has begun, or begun again."""
@@ -60,13 +64,13 @@ class Recorder:
     def ended(self, record: Record) -> None:
         """A trial's final record is there."""
         self._running.discard(record.trial_id)
-        self._ended.add(record.trial_id)
+        self._expected -= 1
         self.watcher.ended(record)
 
     @property
     def pending(self) -> int:
         """Trials that neither run nor have ended."""
-        return self.trials - len(self._running) - len(self._ended)
+        return self._expected - len(self._running)
 
     def row(self, sample: Sample) -> dict[str, Any]:
         """One row of nodes.jsonl, without its time."""

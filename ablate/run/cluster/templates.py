@@ -158,7 +158,8 @@ def _local(layout: Layout) -> str:
     }
     venv = "python3.11 -m venv ~/ablate-venv"
     install = INSTALL.replace("&& python", "&& ~/ablate-venv/bin/python")
-    ray, stop = "RAY_AUTH_MODE=token ~/ablate-venv/bin/ray start", "~/ablate-venv/bin/ray stop"
+    path = "PATH=$HOME/ablate-venv/bin:$PATH"
+    ray, stop = f"{path} RAY_AUTH_MODE=token ray start", f"{path} ray stop"
     return render(
         [
             _title(layout, "hosts of your own", "aws|gcp|kuberay"),

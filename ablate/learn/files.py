@@ -1,0 +1,63 @@
+"""Which files of a run folder go along to MLflow, and where the others are."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ablate.run.ledger import Ledger
+
+LARGEST_COPY = 4_000_000
+"""Bytes up to which a file of a trial is copied; a larger one stays where the tags say."""
+STUDY_FILES = (
+    "study.yaml", "plan.json", "choices.json", "data.json", "confirm.json", "report.html",
+    "report.md",
+)  # fmt: skip
+STUDY_FOLDERS = ("figures", "executions")
+
+
+def study_files(ledger: Ledger, study: str) -> dict[str, str]:
+    """Name -> path in the run folder, of the study's files that are there."""
+    home, store = ledger.study(study).path, ledger.store
+    inner = [
+        f"{part}/{name}" for part in STUDY_FOLDERS for name in store.children(f"{home}/{part}")
+    ]
+    paths = {name: f"{home}/{name}" for name in (*STUDY_FILES, *inner)}
+    return {name: path for name, path in paths.items() if store.exists(path)}
+
+
+def hashes(ledger: Ledger, study: str) -> dict[str, str]:
+    """Name -> hash of the content, of the study's files."""
+    return {
+        name: hashlib.sha256(ledger.store.read(path) or b"").hexdigest()
+        for name, path in study_files(ledger, study).items()
+    }
+
+
+def small_files(ledger: Ledger, trial_id: str) -> dict[str, str]:
+    """Name -> path of the trial's files of evaluation that are small enough to copy."""
+    store, home = ledger.store, f"trials/{trial_id}"
+    paths = {}
+    for evaluation in store.children(f"{home}/evaluations"):
+        for name in store.children(f"{home}/evaluations/{evaluation}"):
+            path = f"{home}/evaluations/{evaluation}/{name}"
+            if store.files.get_file_info(store.path(path)).size <= LARGEST_COPY:
+                paths[f"evaluations/{evaluation}/{name}"] = path
+    return paths
+
+
+def places(ledger: Ledger, trial_id: str) -> dict[str, str]:
+    """Where the trial's folder and its checkpoint are, which are not copied."""
+    home, uri = f"trials/{trial_id}", mask(ledger.store.uri)
+    found = {"folder": f"{uri}/{home}"}
+    if ledger.store.exists(f"{home}/checkpoint"):
+        found["checkpoint"] = f"{uri}/{home}/checkpoint"
+    return found
+
+
+def mask(text: str) -> str:
+    """A URI, or a text that holds one, without user, password or token."""
+    hidden = re.sub(r"://[^/@\s]*@", "://***@", text)
+    return re.sub(r"(?i)((?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", hidden)

@@ -1,0 +1,121 @@
+"""The design in a table's words, the methods paragraph, and the command that repeats it all."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from ablate.learn.report.document import Table, listing, plural, scalar, value
+from ablate.learn.results import ALPHA, Results, metric_title
+from trainables.spec import Scalar
+
+METHOD = (
+    "Differences are paired by query; their errors hold the variance over seeds and over queries "
+    "(Behrens-Fisher), where the few seeds of a cell are weighed with those of the others (Smyth "
+    "2004). p-values and intervals are corrected for the whole family by step-down max-T (Westfall "
+    "and Young 1993)."
+)
+
+
+def design(results: Results) -> Table:
+    """What was compared, tuned, fixed and repeated, key by key."""
+    study = results.study
+    rows = [("compared", key, _values(study.listed(key))) for key in study.compared]
+    rows += [("tuned", key, _space(space.to_yaml())) for key, space in study.tune.items()]
+    rows += [("repeated", "seed", _values(study.seeds))]
+    rows += [("fixed", key, scalar(fixed)) for key, fixed in study.fixed.items()]
+    if study.select is not None:
+        rows.append(("selected by", study.select.key, "the greatest mean"))
+    rows += [("evaluated on", ref.label, str(ref)) for ref in study.evaluate]
+    content = tuple((value(role), value(key), value(words)) for role, key, words in rows)
+    caption = f"{plural(len(results.cells), 'cell')}, {plural(len(study.seeds), 'seed')} each."
+    return Table(caption, ("Role", "Key", "Value"), content)
+
+
+def methods(results: Results) -> tuple[str, ...]:
+    """A methods section to copy into a paper and to correct there."""
+    return (_training(results), _choosing(results), _statistics(results), _works(results))
+
+
+def _training(results: Results) -> str:
+    study = results.study
+    flat: Mapping[str, Scalar] = results.trials[0].planned.flat if results.trials else {}
+    length = f"{scalar(flat.get('optim.steps'))} steps"
+    if flat.get("optim.steps") is None:
+        length = f"{scalar(flat.get('optim.epochs'))} epochs"
+    masked = ""
+    if results.settings("data.mask_known_positives") == (True,):
+        masked = "; a known positive of a query was never its negative"
+    compared = "We trained one configuration. It"
+    if study.compared:
+        keys = listing([f"`{key}`" for key in study.compared])
+        count = plural(len(results.cells), "configuration")
+        compared = f"We compared {count}: combinations of {keys}. Each"
+    return (
+        f"{compared} started from the encoder "
+        f"`{_of(results, 'encoder.backbone')}` and was trained on `{_of(results, 'data.train')}` "
+        f"for {length} of {_of(results, 'optim.batch_size')} queries with AdamW, under "
+        f"{plural(len(study.seeds), 'seed')}. Negatives were the other queries' passages and "
+        f"{_of(results, 'data.hard_negatives')} mined hard negatives per query{masked}."
+    )
+
+
+def _of(results: Results, key: str) -> str:
+    return listing([scalar(setting) for setting in results.settings(key)])
+
+
+def _choosing(results: Results) -> str:
+    study = results.study
+    tests = listing(list(results.test_refs) or ["no test split"])
+    if not study.tune or study.select is None:
+        return f"Nothing was tuned. Scores are on {tests}."
+    draws = len({trial.planned.draw for trial in results.trials})
+    return (
+        f"{listing([f'`{key}`' for key in study.tune])} were tuned: {plural(draws, 'draw')}, the "
+        f"same for every configuration, of which the best on {study.select.key} was kept. Kept "
+        f"settings were frozen before {tests} was scored."
+    )
+
+
+def _statistics(results: Results) -> str:
+    family = (
+        "all pairs of configurations"
+        if results.family.complete
+        else "the configuration best on dev against each other one"
+    )
+    return (
+        f"Scores are per query, and a query that a run misses scores 0. {METHOD} The family is "
+        f"{family} on {metric_title(results.primary)}, at a family-wise error rate of "
+        f"{ALPHA * 100:g} %. Absence of a difference is never inferred from a failed test."
+    )
+
+
+def _works(results: Results) -> str:
+    losses = set(map(str, results.settings("loss.name")))
+    words = "The losses follow Wang et al., Training Dense Retrievers with Multiple Positive "
+    words += "Passages (KDD 2026, arXiv 2602.12727)"
+    if losses & {"sum_marg_lh", "joint_lh", "rand1_lh"}:
+        words += (
+            " and Utility-Focused LLM Annotation for Retrieval and RAG (EMNLP 2025, arXiv "
+            "2504.05220)"
+        )
+    return f"{words}."
+
+
+def reproduce(results: Results) -> tuple[str, ...]:
+    """The command lines that run the study and write this report again."""
+    name = shlex.quote(results.study.name)
+    return (f"ablate run {name}", f"ablate report {name}")
+
+
+def _values(values: tuple[Scalar, ...]) -> str:
+    return ", ".join(scalar(one) for one in values)
+
+
+def _space(written: object) -> str:
+    """A space as YAML writes it, in one line."""
+    if isinstance(written, list):
+        return ", ".join(scalar(one) for one in written)
+    if isinstance(written, dict):
+        return "; ".join(f"{kind} {_space(inside)}" for kind, inside in written.items())
+    return scalar(written)

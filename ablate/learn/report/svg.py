@@ -1,0 +1,109 @@
+"""Shapes and scales of the report's figures: plain SVG text, coloured by the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+CHARACTER = 7.4
+"""Width in px to allow for a character of the figures' 12 px text, in the widest usual font."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map of the values [low, high] to the pixels [start, end]."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self, count: int) -> list[float]:
+        """About `count` round values within the scale."""
+        step = _round_step((self.high - self.low) / max(1, count))
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [index * step for index in range(first, last + 1)]
+
+    def tick_text(self, count: int) -> list[tuple[float, str]]:
+        """The ticks with their text, all with the same number of decimals."""
+        step = _round_step((self.high - self.low) / max(1, count))
+        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+        return [(tick, _plain(f"{tick:.{decimals}f}")) for tick in self.ticks(count)]
+
+
+def scale(values: Iterable[float], start: float, end: float, margin: float = 0.04) -> Scale:
+    """A scale that holds all values, with a margin on both sides; a single value gets room."""
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    room = (high - low) * margin or max(abs(high), 1e-6) * 0.05
+    return Scale(low - room, high + room, start, end)
+
+
+def _round_step(raw: float) -> float:
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(power * unit for unit in (1, 2, 5, 10) if power * unit >= raw * (1 - 1e-9))
+
+
+def _plain(number: str) -> str:
+    """The number with a true minus sign, and zero without one."""
+    return number.replace("-", "−") if number.strip("-0.") else number.removeprefix("-")
+
+
+def text(
+    x: float, y: float, content: str, anchor: str = "start", style: str = "", full: str = ""
+) -> str:
+    """Text with its baseline at `y`; `full` is shown on pointing at it."""
+    title = f"<title>{escape(full)}</title>" if full else ""
+    names = f"t {style}".strip()
+    return (
+        f'<text class="{names}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+        f"{title}{escape(content)}</text>"
+    )
+
+
+def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+    """A straight line."""
+    return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def rect(x: float, y: float, width: float, height: float, style: str, fill: str = "") -> str:
+    """A rectangle; `fill` is a colour that the style sheet does not set."""
+    own = f' fill="{fill}"' if fill else ""
+    return (
+        f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" '
+        f'width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}"{own}/>'
+    )
+
+
+def circle(x: float, y: float, radius: float, style: str, full: str = "") -> str:
+    """A dot; `full` is shown on pointing at it."""
+    inside = f"<title>{escape(full)}</title>" if full else ""
+    return f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">{inside}</circle>'
+
+
+def path(points: Sequence[tuple[float, float]], style: str) -> str:
+    """A polyline through the points."""
+    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline class="{style}" points="{joined}"/>'
+
+
+def fit(label: str, pixels: float) -> str:
+    """The label, cut with an ellipsis where it is wider than `pixels`."""
+    room = max(1, int(pixels / CHARACTER))
+    return label if len(label) <= room else label[: room - 1].rstrip() + "…"
+
+
+def drawing(width: float, height: float, label: str, parts: Iterable[str]) -> str:
+    """A whole figure. `label` is what a screen reader says in its place."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="fig" role="img" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
+        f'aria-label="{escape(label)}"><title>{escape(label)}</title>{"".join(parts)}</svg>'
+    )

@@ -1,0 +1,101 @@
+"""Scores per query, read from the ledger when they are asked for; and how metrics are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trainables.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ablate.learn.results import TrialResult
+    from ablate.run.ledger import Ledger, StudyFolder
+
+METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall"}
+
+
+class Scores:
+    """Scores per query, read from the ledger when they are asked for, queries aligned by id."""
+
+    def __init__(
+        self, ledger: Ledger, folder: StudyFolder, members: Mapping[str, Sequence[TrialResult]]
+    ) -> None:
+        self._ledger, self._folder, self._members = ledger, folder, members
+        self._order: dict[str, list[str]] = {}
+
+    def history(self, trial: TrialResult) -> list[dict[str, float]]:
+        """The trial's logged steps."""
+        return self._ledger.history(trial.trial_id)
+
+    def queries(self, ref: str) -> list[str]:
+        """Query ids of a reference, in the order of every array; empty when nothing is scored."""
+        return self._order.get(ref, [])
+
+    def cell(self, cell: str, ref: str) -> dict[str, NDArray[np.float64]]:
+        """Metric name -> scores [seeds, queries] of the cell's finished, counted trials."""
+        rows = [
+            self._aligned(ref, trial.trial_id, *self._read(trial.trial_id, ref))
+            for trial in self._members.get(cell, ())
+            if trial.record is not None
+            and trial.state == "finished"
+            and ref in trial.record.evaluated
+        ]
+        shared = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
+        return {name: np.stack([row[name] for row in rows]) for name in shared}
+
+    def grids(self, ref: str) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """Metric name -> cell name -> scores [seeds, queries], every file read once."""
+        found: dict[str, dict[str, NDArray[np.float64]]] = {}
+        for cell in self._members:
+            for metric, array in self.cell(cell, ref).items():
+                found.setdefault(metric, {})[cell] = array
+        return found
+
+    def grid(self, key: str) -> dict[str, NDArray[np.float64]]:
+        """Cell name -> scores [seeds, queries] of one metric key; cells without scores are left
+        out."""
+        ref, metric = split_key(key)
+        found = {cell: self.cell(cell, ref).get(metric) for cell in self._members}
+        return {cell: scores for cell, scores in found.items() if scores is not None}
+
+    def baseline(self, name: str, ref: str) -> dict[str, NDArray[np.float64]]:
+        """Metric name -> scores [1, queries] of a baseline."""
+        columns = self._aligned(ref, name, *self._folder.baseline_scores(name, ref))
+        return {metric: column[None] for metric, column in columns.items()}
+
+    def _read(self, trial_id: str, ref: str) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+        try:
+            return self._ledger.per_query(trial_id, ref)
+        except FileNotFoundError:
+            rule = f"has lost its scores on {ref}, which its record names; evaluate it again"
+            raise InvalidInput([Problem(trial_id, rule)]) from None
+
+    def _aligned(
+        self, ref: str, owner: str, ids: list[str], columns: Mapping[str, NDArray[np.float64]]
+    ) -> dict[str, NDArray[np.float64]]:
+        order = self._order.setdefault(ref, ids)
+        if ids == order:
+            return dict(columns)
+        place = {query: row for row, query in enumerate(ids)}
+        if place.keys() != set(order):
+            rule = f"is scored on other queries of {ref} than the rest; evaluate it again"
+            raise InvalidInput([Problem(owner, rule)])
+        rows = [place[query] for query in order]
+        return {name: column[rows] for name, column in columns.items()}
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Reference and metric name of a metric key: `nq/test/map` -> (`nq/test`, `map`)."""
+    ref, _, metric = key.rpartition("/")
+    return ref, metric
+
+
+def metric_title(key: str) -> str:
+    """A metric key or name as papers write it: `nq/test/ndcg_at_10` -> `nDCG@10`."""
+    family, at, cutoff = split_key(key)[1].partition("_at_")
+    name = " ".join(METRIC_NAMES.get(word, word) for word in family.split("_"))
+    return f"{name}@{cutoff}" if at else name

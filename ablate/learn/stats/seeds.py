@@ -1,0 +1,244 @@
+"""How much a cell's mean would move if it were trained again: the seed variance, with its doubt.
+
+Two or three seeds say little about one cell's variance, so the cells of a family lend each other
+theirs. Pooling outright would call a noisy cell different too often; the prior below pools as far
+as the cells look alike. With f[c] = interaction / n, which is known well, the variance of a seed's
+mean in cell c is
+
+    f[c] + excess * unit[c] * spread / chi2(spread)
+
+where `excess` is common to the family and the chi-squared variable is the cell's own. It is the
+hierarchical model of Smyth, "Linear models and empirical Bayes methods for assessing differential
+expression" (2004), with its parameters integrated out rather than estimated: log(f + excess) has a
+flat prior, which gives Student's t when the cells are alike, and `spread` is one of SPREADS,
+infinity meaning alike. An estimate below f is believed, so that errors are not overstated where
+seeds do not matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from ablate.learn.stats.cells import Cells, Floats, Scores, reduce
+
+SPREADS = (1.0, 2.0, 4.0, np.inf)
+WEIGHTS = (0.1, 0.15, 0.15, 0.6)
+"""Prior of SPREADS. More weight on infinity gives power when all cells are equally noisy, less
+gives safety when one is noisier. These hold the family-wise rate at 5 % with equal cells and with
+one cell whose seeds scatter twice as far, and near it (6-7 %) at three times as far and 2-3 seeds;
+`tests/bench/calibration.py` prints the table."""
+
+_WIDE = (-14.0, 32.0, 92)
+"""Logarithm of the scale over the pooled variance: wide enough for one degree of freedom."""
+_POINTS = 64
+"""Points of the final grid over the log scale."""
+_NEGLIGIBLE = 18.0
+"""Log density below the peak at which the posterior is cut off."""
+_STEP = 0.25
+_OWN = np.arange(-6.0, 16.0, _STEP)
+"""Logarithms of a cell's own factor, spread / chi2(spread)."""
+_BLOCK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Variances:
+    """Variance components of a family, pooled over its cells, for one metric on one query set.
+
+    `seed`: of the seed effect (training noise shared by all queries). `interaction`: of the
+    seed-by-query interaction (training noise of single queries). `difference`: over queries, of
+    the true difference between two cells, on average over all pairs of cells. `query`: over
+    queries, of a cell's scores. `freedom`: degrees of freedom behind `seed`. All 0 when unknown.
+    """
+
+    seed: float
+    interaction: float
+    difference: float
+    query: float
+    freedom: int
+
+
+def variance_components(scores: Scores) -> Variances:
+    """The pooled variance components of `scores`, by the method of moments, none below 0."""
+    cells = reduce(scores)
+    freedom = cells.freedom
+    total = int(freedom.sum())
+    noise = float((freedom * cells.interaction).sum() / total) if total else 0.0
+    spread = float((freedom * cells.seed_variance).sum() / total) if total else 0.0
+    centred = cells.centred()
+    own = (centred**2).sum(axis=1) / (cells.queries - 1)
+    common = (centred.mean(axis=0) ** 2).sum() / (cells.queries - 1)
+    count = len(own)
+    between = 2 * (own.mean() - common) * count / (count - 1) if count > 1 else 0.0
+    lent = 2 * float((np.where(freedom > 0, cells.interaction, noise) / cells.seeds).mean())
+    return Variances(
+        seed=max(spread - noise / cells.queries, 0.0),
+        interaction=noise,
+        difference=max(float(between) - lent, 0.0),
+        query=float(own.mean()),
+        freedom=total,
+    )
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """The difference that two equal cells stay below in 95 of 100 repeats, by seeds alone."""
+
+    trials: float
+    """Between two single trials."""
+    cells: float
+    """Between the means of two cells with the family's median number of seeds."""
+    sd: float
+    """Standard deviation of a trial's mean over seeds, on this query set."""
+    freedom: int
+
+
+def seed_noise_floor(scores: Scores) -> NoiseFloor | None:
+    """The seed-noise floor of a family, or None when no cell has two seeds.
+
+    Student's t on the pooled variance of the seeds' means, so that the floor of few seeds is wide.
+    """
+    cells = reduce(scores)
+    freedom = int(cells.freedom.sum())
+    if not freedom:
+        return None
+    sd = float(np.sqrt((cells.freedom * cells.seed_variance).sum() / freedom))
+    reach = float(special.stdtrit(freedom, 0.975)) * sd * np.sqrt(2.0)
+    typical = float(np.median(cells.seeds[cells.freedom > 0]))
+    return NoiseFloor(float(reach), float(reach / np.sqrt(typical)), sd, freedom)
+
+
+def draw_seed_variances(cells: Cells, draws: int, rng: np.random.Generator) -> Floats:
+    """[draws, C] draws of the variance of one seed's mean, from its posterior given the family.
+
+    Cells with one seed get what the others say of a cell like them; all draws are 0 when no cell
+    has two seeds, or when no seed differs from another. Two forms of the prior share the weight:
+    the cells' excesses are alike in themselves, or relative to their interactions, which grow with
+    training noise too.
+    """
+    known = cells.freedom > 0
+    if not known.any() or not cells.seed_variance[known].any():
+        return np.zeros((draws, len(cells.names)))
+    forms = _forms(cells)
+    grids = [form.grid(spread) for form in forms for spread in SPREADS]
+    prior = np.log(WEIGHTS * len(forms))
+    logs = np.concatenate([grid.log_weights + w for grid, w in zip(grids, prior, strict=True)])
+    which = _systematic(np.exp(logs - logs.max()), draws, rng)
+    variances = np.empty((draws, len(cells.names)))
+    for index, grid in enumerate(grids):
+        rows = np.flatnonzero(which // _POINTS == index)
+        variances[rows] = grid.draw(which[rows] % _POINTS, rng)
+    return variances
+
+
+def _forms(cells: Cells) -> list[_Form]:
+    """The prior's forms for a family; the relative one only where all interactions are known."""
+    known = cells.freedom > 0
+    floor = cells.interaction / cells.queries
+    middle = float(np.average(floor[known], weights=cells.freedom[known]))
+    floor = np.where(known, floor, middle)
+    variance, freedom = cells.seed_variance, cells.freedom
+    forms = [_Form(np.ones(len(floor)), floor, middle, variance, freedom)]
+    if known.sum() > 1 and floor.min() > 1e-9 * floor.max():
+        forms.append(_Form(floor / middle, floor, middle, variance, freedom))
+    return forms
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The family's data, and the unit in which the prior holds the cells' excesses alike."""
+
+    unit: Floats
+    floor: Floats
+    """[C] what the interaction alone makes of a seed mean's variance."""
+    middle: float
+    """The floor's mean over the degrees of freedom."""
+    variance: Floats
+    """[C] observed variance of the seeds' means."""
+    freedom: NDArray[np.int64]
+
+    def grid(self, spread: float) -> _Grid:
+        """The posterior of the log scale given `spread`, on a grid that covers all its mass."""
+        known = self.freedom > 0
+        pooled = np.log(np.average(self.variance[known], weights=self.freedom[known]))
+        low, high, count = _WIDE
+        scale = pooled + np.linspace(low, high, count)
+        for _ in range(2):
+            density = self._log_density(scale, spread)
+            kept = np.flatnonzero(density > density.max() - _NEGLIGIBLE)
+            first, last = max(kept[0] - 1, 0), min(kept[-1] + 1, len(scale) - 1)
+            step = (scale[last] - scale[first]) / _POINTS
+            scale = scale[first] + step * (np.arange(_POINTS) + 0.5)
+        return _Grid(self, spread, scale, step, np.log(step) + self._log_density(scale, spread))
+
+    def variances(self, scale: Floats, own: Floats, cells: NDArray[np.int64]) -> Floats:
+        """Variances at log scales, for cells with own factors `own`; the arrays are broadcast."""
+        level = np.exp(scale)
+        excess = np.maximum(level - self.middle, 0.0)
+        below = np.minimum(level / self.middle, 1.0) if self.middle > 0 else 1.0
+        found: Floats = below * self.floor[cells] + excess * self.unit[cells] * own
+        return found
+
+    def by_own(self, scale: Floats, spread: float, cells: NDArray[np.int64]) -> Floats:
+        """[U, Q, cells] log density of own factors and data at log scales [U]."""
+        own = np.exp(_OWN)[:, None] if np.isfinite(spread) else np.ones((1, 1))
+        variances = self.variances(scale[:, None, None], own, cells)
+        half = self.freedom[cells] / 2
+        density = -half * (np.log(variances) + self.variance[cells] / variances)
+        if np.isfinite(spread):
+            weights = -spread / 2 * (_OWN + np.exp(-_OWN))
+            density += (weights - special.logsumexp(weights))[:, None]
+        return np.asarray(density)
+
+    def _log_density(self, scale: Floats, spread: float) -> Floats:
+        """[U] log likelihood of the observed variances at log scales."""
+        total = np.zeros(len(scale))
+        for cells in _parts(np.flatnonzero(self.freedom > 0), len(scale) * len(_OWN)):
+            density = self.by_own(scale, spread, cells)
+            peak = density.max(axis=1, keepdims=True)
+            total += (np.log(np.exp(density - peak).sum(axis=1)) + peak[:, 0]).sum(axis=1)
+        return total
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """A grid over the log scale for one form and one spread, with the posterior's weights."""
+
+    form: _Form
+    spread: float
+    scale: Floats
+    step: float
+    log_weights: Floats
+
+    def draw(self, points: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+        """[len(points), C] seed variances given the scales at the grid's points."""
+        everyone = np.arange(len(self.form.freedom))
+        scale = (self.scale[points] + self.step * (rng.random(len(points)) - 0.5))[:, None]
+        if not np.isfinite(self.spread):
+            return self.form.variances(scale, np.ones(1), everyone)
+        found = np.empty((len(points), len(everyone)))
+        for cells in _parts(everyone, max(len(points), _POINTS) * len(_OWN)):
+            density = self.form.by_own(self.scale, self.spread, cells)
+            summed = np.cumsum(np.exp(density - density.max(axis=1, keepdims=True)), axis=1)
+            marks = rng.random((len(points), len(cells))) * summed[points, -1]
+            place = (summed[points] < marks[:, None]).sum(axis=1)
+            jitter = _STEP * (rng.random(place.shape) - 0.5)
+            own = np.exp(_OWN[np.minimum(place, len(_OWN) - 1)] + jitter)
+            found[:, cells] = self.form.variances(scale, own, cells)
+        return found
+
+
+def _parts(cells: NDArray[np.int64], width: int) -> list[NDArray[np.int64]]:
+    """The cells in parts that keep arrays [width, cells] small."""
+    size = max(1, _BLOCK // max(width, 1))
+    return [cells[start : start + size] for start in range(0, len(cells), size)]
+
+
+def _systematic(weights: Floats, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """`draws` indices in proportion to the weights, evenly spread, in random order."""
+    edges = np.cumsum(weights)
+    marks = (np.arange(draws) + rng.random()) / draws * edges[-1]
+    return rng.permutation(np.minimum(np.searchsorted(edges, marks), len(weights) - 1))

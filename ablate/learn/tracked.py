@@ -1,0 +1,334 @@
+"""What MLflow should hold for a study: one value per run, before anything is sent.
+
+execution of the plan -> one run per cell (mean, spread, interval) -> one run per trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ablate.learn.report.answer import answer
+from ablate.learn.results import CellResult, Results, TrialResult, split_key
+
+if TYPE_CHECKING:
+    from ablate.learn.stats import Summary
+
+KEY, DIGEST, PLAN = "ablate.key", "ablate.digest", "ablate.plan"
+PARENT = "mlflow.parentRunId"
+MAIN_METRICS = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
+"""Metrics that get a text column of their own beside the primary one."""
+
+READING = (
+    "Columns: `x ± y` is the mean and its standard deviation over seeds; `interval` holds the "
+    "noise of seeds and queries (95 %); `gain` is over the untrained encoder; `verdict` is of the "
+    "comparison with the leading cell, all comparisons corrected together. The saved views are in "
+    "the menu above the runs table. `report.html` is an artifact of the execution's run."
+)
+
+STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A collection that a run read, with the identity of its content."""
+
+    name: str
+    fingerprint: str
+    context: str
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """One MLflow run. `key` finds it again; `parent` is the key of the run above it."""
+
+    key: str
+    parent: str | None
+    name: str
+    status: str
+    started: float
+    """Unix seconds, as `ended`."""
+    ended: float | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    datasets: tuple[Dataset, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """What else the run's content depends on, such as the files it holds."""
+    trial: TrialResult | None = None
+
+    @property
+    def digest(self) -> str:
+        """Changes when anything that MLflow should hold changes."""
+        content = {name: value for name, value in vars(self).items() if name != "trial"}
+        content["datasets"] = [asdict(one) for one in self.datasets]
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def tracked_runs(results: Results, files: Mapping[str, str]) -> Iterator[TrackedRun]:
+    """Every run, parents before children. `files` maps the study's files to their hashes."""
+    root = execution_key(results)
+    yield _execution(results, root, files)
+    best = best_per_loss(results)
+    for cell in results.cells:
+        if any(trial.record is not None for trial in cell.trials):
+            yield _cell(results, cell, root, cell.name in best)
+            for trial in cell.trials:
+                if trial.record is not None and trial.state != "planned":
+                    yield _trial(results, trial, cell_key(results, cell))
+
+
+def execution_key(results: Results) -> str:
+    """Key of the parent run."""
+    return f"execution/{results.plan_id}"
+
+
+def cell_key(results: Results, cell: CellResult) -> str:
+    """Key of a cell's run: the same when seeds are added, another when its trials differ."""
+    flats = {
+        json.dumps({k: v for k, v in trial.planned.flat.items() if k != "seed"}, sort_keys=True)
+        for trial in cell.trials
+    }
+    text = json.dumps([cell.name, sorted(flats)])
+    return f"cell/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def best_per_loss(results: Results) -> dict[str, str]:
+    """Cell name -> loss, of each loss's best cell: on the selecting split when there is one."""
+    select = results.study.select
+    best: dict[str, CellResult] = {}
+    for cell in results.scored:
+        key = select.key if select and select.key in cell.metrics else results.primary
+        loss = _loss(cell)
+        if loss not in best or cell.metrics[key].mean > best[loss].metrics[key].mean:
+            best[loss] = cell
+    return {cell.name: loss for loss, cell in best.items()}
+
+
+def written(value: object) -> str:
+    """A setting as MLflow's parameters hold it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, (int, float)) else str(value)
+
+
+def safe_name(key: str) -> str:
+    """The key in characters that MLflow takes in names."""
+    return re.sub(r"[^\w\-. :/]", "_", key)
+
+
+def describe(results: Results) -> str:
+    """A note: question, answer, and how to read the columns."""
+    return "\n\n".join([f"**{results.study.question}**", *answer(results), READING])
+
+
+def text_columns(results: Results) -> dict[str, str]:
+    """Tag name -> metric key, of the metrics that cells show as text."""
+    ref, primary = split_key(results.primary)
+    refs = dict.fromkeys([ref, *results.test_refs])
+    columns = {primary: results.primary}
+    for label in refs:
+        for metric in MAIN_METRICS:
+            key = f"{label}/{metric}"
+            if key in results.metric_keys and key != results.primary:
+                name = metric if label == ref else f"{label.rpartition('/')[0]} {metric}"
+                columns[safe_name(name)] = key
+    return columns
+
+
+def _execution(results: Results, key: str, files: Mapping[str, str]) -> TrackedRun:
+    records = [trial.record for trial in results.trials if trial.record is not None]
+    open_ = any(trial.state in {"planned", "running"} for trial in results.trials)
+    ends = [record.finished for record in records if record.finished is not None]
+    states = [trial.state for trial in results.trials]
+    tags = {
+        "level": "execution",
+        "study": results.study.name,
+        "trials": f"{states.count('finished')} of {len(states)} finished",
+        "failed": str(states.count("failed")),
+        "mlflow.note.content": describe(results),
+    }
+    return TrackedRun(
+        key=key,
+        parent=None,
+        name=f"{results.study.name} {results.plan_id}",
+        status="RUNNING" if open_ else "FINISHED",
+        started=min((r.started for r in records if r.started is not None), default=0.0),
+        ended=None if open_ else max(ends, default=None),
+        params=_study_params(results),
+        metrics={},
+        tags={**tags, **_common(results)},
+        state={"files": dict(files)},
+    )
+
+
+def _study_params(results: Results) -> dict[str, str]:
+    study = results.study
+    params = {f"fixed.{key}": written(value) for key, value in study.fixed.items()}
+    for key in study.compared:
+        params[f"compare.{key}"] = ", ".join(written(value) for value in study.listed(key))
+    for key, space in study.tune.items():
+        params[f"tune.{key}"] = json.dumps(space.to_yaml())
+    params["repeat.seed"] = ", ".join(written(seed) for seed in study.seeds)
+    params["evaluate"] = ", ".join(str(ref) for ref in study.evaluate)
+    if study.select is not None:
+        params["select.maximize"] = study.select.key
+    if study.budget.draws_per_cell is not None:
+        params["budget.draws_per_cell"] = str(study.budget.draws_per_cell)
+    return params
+
+
+def _cell(results: Results, cell: CellResult, parent: str, best: bool) -> TrackedRun:
+    counted = cell.counted or cell.trials
+    records = [trial.record for trial in counted if trial.record is not None]
+    states = {trial.state for trial in counted}
+    open_ = bool(states & {"planned", "running"})
+    ends = [record.finished for record in records if record.finished is not None]
+    done = "FINISHED" if "finished" in states else "FAILED"
+    return TrackedRun(
+        key=cell_key(results, cell),
+        parent=parent,
+        name=cell.name,
+        status="RUNNING" if open_ else done,
+        started=min((r.started for r in records if r.started is not None), default=0.0),
+        ended=None if open_ else max(ends, default=None),
+        params={key: written(value) for key, value in {**cell.values, **cell.tuned}.items()},
+        metrics=_cell_metrics(results, cell),
+        tags={**_cell_tags(results, cell, best), **_common(results)},
+    )
+
+
+def _cell_metrics(results: Results, cell: CellResult) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    # The comparison page opens with the metric that was logged first.
+    for key in results.metric_keys:
+        if key in cell.metrics:
+            metrics |= _estimate(key, cell.metrics[key])
+    gain = cell.gains.get(results.untrained or "")
+    if gain is not None:
+        metrics |= _estimate(f"{results.primary}.gain", gain)
+    finished = sum(trial.state == "finished" for trial in cell.counted)
+    counts = {"n/seeds": finished, "n/failed": cell.failed}
+    for key, summary in cell.metrics.items():
+        counts[safe_name(f"n/queries {split_key(key)[0]}")] = summary.queries
+    return {**metrics, **{name: float(count) for name, count in counts.items()}}
+
+
+def _estimate(key: str, summary: Summary) -> dict[str, float]:
+    name = safe_name(key)
+    parts = {
+        name: summary.mean,
+        f"{name}.sd": summary.sd,
+        f"{name}.low": summary.low,
+        f"{name}.high": summary.high,
+    }
+    return {k: v for k, v in parts.items() if v is not None and math.isfinite(v)}
+
+
+def _cell_tags(results: Results, cell: CellResult, best: bool) -> dict[str, str]:
+    """MLflow's table shows tags in the order in which they were first logged."""
+    texts = {
+        name: _mean_sd(cell.metrics[key])
+        for name, key in text_columns(results).items()
+        if key in cell.metrics
+    }
+    finished = sum(trial.state == "finished" for trial in cell.counted)
+    return {
+        "level": "cell",
+        "cell": cell.name,
+        "loss": _loss(cell),
+        **_primary_tags(results, cell),
+        "verdict": cell.verdict,
+        **texts,
+        "seeds": f"{finished} of {len(results.study.seeds)}",
+        "failed": str(cell.failed),
+        "best_per_loss": "yes" if best else "no",
+    }
+
+
+def _primary_tags(results: Results, cell: CellResult) -> dict[str, str]:
+    """Mean, 95 % interval, and gain over the untrained encoder, short enough for columns."""
+    if results.primary not in cell.metrics:
+        return {}
+    summary = results.primary_of(cell)
+    name = next(iter(text_columns(results)))
+    tags = {name: _mean_sd(summary), "interval": f"{summary.low:.3f}–{summary.high:.3f}"}
+    gain = cell.gains.get(results.untrained or "")
+    return tags if gain is None else {**tags, "gain": f"{gain.mean:+.3f}"}
+
+
+def _mean_sd(summary: Summary) -> str:
+    return f"{summary.mean:.3f}" + ("" if summary.sd is None else f" ± {summary.sd:.3f}")
+
+
+def _trial(results: Results, trial: TrialResult, parent: str) -> TrackedRun:
+    record = trial.record
+    if record is None:
+        raise ValueError(f"trial {trial.trial_id} has no record to track")
+    draw = f" d{trial.planned.draw}" if results.study.tune else ""
+    metrics = {**record.metrics, **{f"seconds/{k}": v for k, v in record.seconds.items()}}
+    return TrackedRun(
+        key=f"trial/{trial.trial_id}",
+        parent=parent,
+        name=f"{trial.cell} s{trial.seed}{draw}",
+        status=STATUS[trial.state],
+        started=record.started or 0.0,
+        ended=record.finished,
+        params={key: written(value) for key, value in trial.planned.flat.items()},
+        metrics={safe_name(k): v for k, v in metrics.items() if math.isfinite(v)},
+        tags={**_trial_tags(trial), **_common(results)},
+        datasets=_datasets(trial),
+        state={"record": hashlib.sha256(record.to_json()).hexdigest()},
+        trial=trial,
+    )
+
+
+def _trial_tags(trial: TrialResult) -> dict[str, str]:
+    reason = {"reason": trial.reason} if trial.reason else {}
+    tags = {
+        "level": "trial",
+        **reason,
+        "cell": trial.cell,
+        "loss": written(trial.planned.flat.get("loss.name")),
+        "trial_id": trial.trial_id,
+        "seed": str(trial.seed),
+        "draw": str(trial.planned.draw),
+        "selected": "yes" if trial.counted else "no",
+        "state": trial.state,
+    }
+    prints = {} if trial.record is None else trial.record.fingerprints
+    return tags | {f"fingerprint {key}": print_ for key, print_ in prints.items()}
+
+
+def _datasets(trial: TrialResult) -> tuple[Dataset, ...]:
+    """One per collection's content; its context is everything that it was used for."""
+    record = trial.record
+    if record is None:
+        return ()
+    names: dict[str, str] = {}
+    uses: dict[str, list[str]] = {}
+    for key, print_ in record.fingerprints.items():
+        if key.startswith("data."):
+            names[print_] = str(trial.planned.flat[key])
+            uses.setdefault(print_, []).append("training")
+    for label, print_ in sorted(record.evaluated.items()):
+        collection, _, split = label.rpartition("/")
+        names[print_] = collection
+        uses.setdefault(print_, []).append(f"evaluation on {split}")
+    return tuple(Dataset(name, print_, ", ".join(uses[print_])) for print_, name in names.items())
+
+
+def _loss(cell: CellResult) -> str:
+    return written(cell.trials[0].planned.flat.get("loss.name")) if cell.trials else "unknown"
+
+
+def _common(results: Results) -> dict[str, str]:
+    return {PLAN: results.plan_id, "mlflow.source.name": f"ablate run {results.study.name}"}
