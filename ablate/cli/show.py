@@ -20,8 +20,20 @@ if TYPE_CHECKING:
 CELLS_SHOWN = 40
 
 # Bound to the real streams: what libraries print while a sweep runs is sent elsewhere.
-out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
-err = Console(file=sys.stderr, soft_wrap=True, highlight=False)
+# A file or a pipe has no width of its own; tables fit in this one.
+PIPED_WIDTH = 120
+out = Console(
+    file=sys.stdout,
+    width=None if sys.stdout.isatty() else PIPED_WIDTH,
+    soft_wrap=True,
+    highlight=False,
+)
+err = Console(
+    file=sys.stderr,
+    width=None if sys.stderr.isatty() else PIPED_WIDTH,
+    soft_wrap=True,
+    highlight=False,
+)
 
 
 def problems(found: Sequence[Problem]) -> None:

@@ -170,6 +170,24 @@ def test_undefined_metrics_are_left_out(tmp_path: Path) -> None:
     assert PRIMARY in cells[trial.cell].metrics
 
 
+def test_a_saturated_metric_of_one_cell_harms_nothing(tmp_path: Path) -> None:
+    """Recall at a large depth is 1 for every query and seed of a good cell, not of the others."""
+    plan, ledger = fake.plan_of(), Ledger(tmp_path)
+    fake.fill(plan, ledger)
+    for trial in plan.repeat():
+        if trial.cell == plan.cells[0].name:
+            path = f"trials/{trial.trial_id}/evaluations/pydocs__test/per_query.parquet"
+            table = pq.read_table(ledger.store.path(path))
+            place = table.column_names.index("recall_at_100")
+            full = table.set_column(place, "recall_at_100", [np.ones(len(table))])
+            pq.write_table(full, ledger.store.path(path))
+    key = "pydocs/test/recall_at_100"
+    found = {cell.name: cell.metrics[key] for cell in collect(plan, ledger).cells}
+    whole = found.pop(plan.cells[0].name)
+    assert (whole.mean, whole.sd) == (1.0, 0.0)
+    assert all(summary.low < summary.mean < summary.high for summary in found.values())
+
+
 def test_only_the_chosen_draw_counts(tmp_path: Path) -> None:
     plan, ledger = fake.plan_of(fake.TUNED), Ledger(tmp_path)
     fake.fill(plan, ledger)

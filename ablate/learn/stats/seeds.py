@@ -18,6 +18,7 @@ seeds do not matter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,15 +33,15 @@ gives safety when one is noisier. These hold the family-wise rate at 5 % with eq
 one cell whose seeds scatter twice as far, and near it (6-7 %) at three times as far and 2-3 seeds;
 `tests/bench/calibration.py` prints the table."""
 
-_WIDE = (-14.0, 32.0, 92)
+_WIDE = (-14.0, 32.0)
 """Logarithm of the scale over the pooled variance: wide enough for one degree of freedom."""
-_POINTS = 64
-"""Points of the final grid over the log scale."""
+_POINTS = 72
+"""Points of a grid over the log scale."""
 _NEGLIGIBLE = 18.0
 """Log density below the peak at which the posterior is cut off."""
-_STEP = 0.25
-_OWN = np.arange(-6.0, 16.0, _STEP)
-"""Logarithms of a cell's own factor, spread / chi2(spread)."""
+_STEP = 0.3
+_OWN = _STEP * np.arange(-20.0, 51.0)
+"""Logarithms of a cell's own factor, spread / chi2(spread); alike cells have 0."""
 _BLOCK = 4_000_000
 
 
@@ -119,32 +120,54 @@ def draw_seed_variances(cells: Cells, draws: int, rng: np.random.Generator) -> F
     the cells' excesses are alike in themselves, or relative to their interactions, which grow with
     training noise too.
     """
-    known = cells.freedom > 0
+    known = _freedom(cells) > 0
     if not known.any() or not cells.seed_variance[known].any():
         return np.zeros((draws, len(cells.names)))
-    forms = _forms(cells)
-    grids = [form.grid(spread) for form in forms for spread in SPREADS]
-    prior = np.log(WEIGHTS * len(forms))
-    logs = np.concatenate([grid.log_weights + w for grid, w in zip(grids, prior, strict=True)])
+    grids = [form.posterior() for form in _forms(cells)]
+    logs = np.concatenate([grid.log_weights.ravel() for grid in grids])
     which = _systematic(np.exp(logs - logs.max()), draws, rng)
     variances = np.empty((draws, len(cells.names)))
-    for index, grid in enumerate(grids):
-        rows = np.flatnonzero(which // _POINTS == index)
-        variances[rows] = grid.draw(which[rows] % _POINTS, rng)
+    for place, grid in enumerate(grids):
+        for spread in range(len(SPREADS)):
+            rows = np.flatnonzero(which // _POINTS == place * len(SPREADS) + spread)
+            variances[rows] = grid.draw(spread, which[rows] % _POINTS, rng)
     return variances
+
+
+def _freedom(cells: Cells) -> NDArray[np.int64]:
+    """[C] degrees of freedom that say something: none where the seeds gave the very same scores.
+
+    Such a metric is saturated there; taken as a variance of 0 it would deny the others theirs.
+    """
+    same = (cells.seed_variance == 0) & (cells.interaction == 0)
+    return np.where(same, 0, cells.freedom)
 
 
 def _forms(cells: Cells) -> list[_Form]:
     """The prior's forms for a family; the relative one only where all interactions are known."""
-    known = cells.freedom > 0
+    freedom = _freedom(cells)
+    known = freedom > 0
     floor = cells.interaction / cells.queries
-    middle = float(np.average(floor[known], weights=cells.freedom[known]))
+    middle = float(np.average(floor[known], weights=freedom[known]))
     floor = np.where(known, floor, middle)
-    variance, freedom = cells.seed_variance, cells.freedom
+    variance = cells.seed_variance
     forms = [_Form(np.ones(len(floor)), floor, middle, variance, freedom)]
     if known.sum() > 1 and floor.min() > 1e-9 * floor.max():
         forms.append(_Form(floor / middle, floor, middle, variance, freedom))
     return forms
+
+
+@cache
+def _own_weights() -> Floats:
+    """[spreads, Q] prior of a cell's own factor on the grid _OWN, for every spread."""
+    weights = []
+    for spread in SPREADS:
+        if np.isinf(spread):
+            weights.append((np.abs(_OWN) < _STEP / 2).astype(np.float64))
+        else:
+            logs = -spread / 2 * (_OWN + np.exp(-_OWN))
+            weights.append(np.exp(logs) / np.exp(logs).sum())
+    return np.stack(weights)
 
 
 @dataclass(frozen=True)
@@ -160,19 +183,18 @@ class _Form:
     """[C] observed variance of the seeds' means."""
     freedom: NDArray[np.int64]
 
-    def grid(self, spread: float) -> _Grid:
-        """The posterior of the log scale given `spread`, on a grid that covers all its mass."""
+    def posterior(self) -> _Posterior:
+        """The posterior over spreads and log scales, on a grid that covers all its mass."""
         known = self.freedom > 0
         pooled = np.log(np.average(self.variance[known], weights=self.freedom[known]))
-        low, high, count = _WIDE
-        scale = pooled + np.linspace(low, high, count)
+        scale = pooled + np.linspace(*_WIDE, _POINTS)
         for _ in range(2):
-            density = self._log_density(scale, spread)
+            density = self._log_density(scale).max(axis=0)
             kept = np.flatnonzero(density > density.max() - _NEGLIGIBLE)
             first, last = max(kept[0] - 1, 0), min(kept[-1] + 1, len(scale) - 1)
             step = (scale[last] - scale[first]) / _POINTS
             scale = scale[first] + step * (np.arange(_POINTS) + 0.5)
-        return _Grid(self, spread, scale, step, np.log(step) + self._log_density(scale, spread))
+        return _Posterior(self, scale, step, np.log(step) + self._log_density(scale))
 
     def variances(self, scale: Floats, own: Floats, cells: NDArray[np.int64]) -> Floats:
         """Variances at log scales, for cells with own factors `own`; the arrays are broadcast."""
@@ -182,47 +204,44 @@ class _Form:
         found: Floats = below * self.floor[cells] + excess * self.unit[cells] * own
         return found
 
-    def by_own(self, scale: Floats, spread: float, cells: NDArray[np.int64]) -> Floats:
-        """[U, Q, cells] log density of own factors and data at log scales [U]."""
-        own = np.exp(_OWN)[:, None] if np.isfinite(spread) else np.ones((1, 1))
-        variances = self.variances(scale[:, None, None], own, cells)
+    def likelihood(self, scale: Floats, cells: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """[U, Q, cells] likelihood over own factors, and the log [U, 1, cells] of its unit."""
+        variances = self.variances(scale[:, None, None], np.exp(_OWN)[:, None], cells)
         half = self.freedom[cells] / 2
-        density = -half * (np.log(variances) + self.variance[cells] / variances)
-        if np.isfinite(spread):
-            weights = -spread / 2 * (_OWN + np.exp(-_OWN))
-            density += (weights - special.logsumexp(weights))[:, None]
-        return np.asarray(density)
+        logs = -half * (np.log(variances) + self.variance[cells] / variances)
+        peak = logs.max(axis=1, keepdims=True)
+        return np.exp(logs - peak), peak
 
-    def _log_density(self, scale: Floats, spread: float) -> Floats:
-        """[U] log likelihood of the observed variances at log scales."""
-        total = np.zeros(len(scale))
+    def _log_density(self, scale: Floats) -> Floats:
+        """[spreads, U] log posterior density of spreads and log scales, up to a constant."""
+        total = np.log(WEIGHTS)[:, None] + np.zeros(len(scale))
+        prior = _own_weights()
         for cells in _parts(np.flatnonzero(self.freedom > 0), len(scale) * len(_OWN)):
-            density = self.by_own(scale, spread, cells)
-            peak = density.max(axis=1, keepdims=True)
-            total += (np.log(np.exp(density - peak).sum(axis=1)) + peak[:, 0]).sum(axis=1)
+            likelihood, peak = self.likelihood(scale, cells)
+            summed = np.einsum("sq,uqc->suc", prior, likelihood, optimize=True)
+            total += (np.log(np.maximum(summed, 1e-300)) + peak[:, 0]).sum(axis=2)
         return total
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """A grid over the log scale for one form and one spread, with the posterior's weights."""
+class _Posterior:
+    """A grid over the log scale for one form, with the posterior's weights [spreads, U]."""
 
     form: _Form
-    spread: float
     scale: Floats
     step: float
     log_weights: Floats
 
-    def draw(self, points: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-        """[len(points), C] seed variances given the scales at the grid's points."""
+    def draw(self, spread: int, points: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+        """[len(points), C] seed variances given a spread and the scales at the grid's points."""
         everyone = np.arange(len(self.form.freedom))
         scale = (self.scale[points] + self.step * (rng.random(len(points)) - 0.5))[:, None]
-        if not np.isfinite(self.spread):
+        if np.isinf(SPREADS[spread]):
             return self.form.variances(scale, np.ones(1), everyone)
         found = np.empty((len(points), len(everyone)))
+        prior = _own_weights()[spread][:, None]
         for cells in _parts(everyone, max(len(points), _POINTS) * len(_OWN)):
-            density = self.form.by_own(self.scale, self.spread, cells)
-            summed = np.cumsum(np.exp(density - density.max(axis=1, keepdims=True)), axis=1)
+            summed = np.cumsum(prior * self.form.likelihood(self.scale, cells)[0], axis=1)
             marks = rng.random((len(points), len(cells))) * summed[points, -1]
             place = (summed[points] < marks[:, None]).sum(axis=1)
             jitter = _STEP * (rng.random(place.shape) - 0.5)
