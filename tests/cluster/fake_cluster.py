@@ -78,7 +78,7 @@ class FakeCluster:
             **EMPTY,
             "cluster_name": "fake",
             "max_workers": self.max_workers,
-            "upscaling_speed": 1.0,
+            "upscaling_speed": 100.0,
             "idle_timeout_minutes": self.idle_seconds / 60,
             "provider": provider,
             "available_node_types": {"ray.head.default": head, **types},

@@ -17,7 +17,7 @@ from ablate.run.ledger import Ledger, Record
 
 pytestmark = pytest.mark.cluster
 
-STEPS = 260
+STEPS = 1000
 
 
 @pytest.fixture

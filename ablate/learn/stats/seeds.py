@@ -30,8 +30,7 @@ SPREADS = (1.0, 2.0, 4.0, np.inf)
 WEIGHTS = (0.1, 0.15, 0.15, 0.6)
 """Prior of SPREADS. More weight on infinity gives power when all cells are equally noisy, less
 gives safety when one is noisier. These hold the family-wise rate at 5 % with equal cells and with
-one cell whose seeds scatter twice as far, and near it (6-7 %) at three times as far and 2-3 seeds;
-`tests/bench/calibration.py` prints the table."""
+cells whose seeds scatter twice as far; `tests/bench/calibration.py` prints where that ends."""
 
 _WIDE = (-14.0, 32.0)
 """Logarithm of the scale over the pooled variance: wide enough for one degree of freedom."""
