@@ -29,7 +29,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-TRACKING_PORT = 5000
+CONFIRMED_METRICS = 4
+"""Metrics of the winner that are shown for one worker and for the worker group."""
 
 
 @app.command(epilog=example("ablate presets"))
@@ -263,7 +264,7 @@ def _conclude(planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any) ->
     results = collect(planned, ledger)
     ranking(results)
     if confirmed is not None:
-        confirmation(confirmed, results.metric_keys)
+        confirmation(confirmed, results.metric_keys[:CONFIRMED_METRICS])
     html, _ = write_report(results, _report_folder(planned, ledger))
     out.print(f"\nReport:  {html}")
     _track(results, ledger, uri)
@@ -271,8 +272,7 @@ def _conclude(planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any) ->
 
 def _track(results: Results, ledger: Ledger, uri: str | None) -> bool:
     from ablate.cli.show import err, out
-    from ablate.learn.tracking import TrackingUnavailable, artifact_folder, sync
-    from ablate.learn.views import compare_url, server_command
+    from ablate.learn.tracking import TrackingUnavailable, sync
 
     try:
         with out.status("Filling MLflow"):
@@ -281,10 +281,8 @@ def _track(results: Results, ledger: Ledger, uri: str | None) -> bool:
         err.print(f"[yellow]MLflow was not filled:[/yellow] {error}")
         err.print(f"Nothing is lost; later: ablate track {results.study.name}")
         return False
-    base = f"http://127.0.0.1:{TRACKING_PORT}" if uri is None else uri
-    if uri is None:
-        folder = artifact_folder(ledger)
-        out.print(f"MLflow:  {server_command(summary.uri, folder, TRACKING_PORT)}", soft_wrap=True)
-    runs = list(summary.cells.values())
-    out.print(f"Compare: {compare_url(base, summary.experiment_id, runs)}", soft_wrap=True)
+    if summary.server_command:
+        out.print(f"MLflow:  {summary.server_command}")
+    out.print(f"Cells:   {summary.cells_url}")
+    out.print(f"Compare: {summary.compare_url}")
     return True

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.plan.planner import Plan, PlannedTrial
+from ablate.plan.written import write_study
 from ablate.run import baselines, confirm, sweep
 from ablate.run.capacity import Capacity, Slots, slots, worker_need
 from ablate.run.cluster import nodes
@@ -95,6 +96,7 @@ class StudyRun:
         self.ledger.store.sweep_scratch()
         started = time.time()
         self.folder.write("plan.json", self.plan.to_json())
+        self.folder.write("study.yaml", write_study(self.plan.study))
         with self._cluster:
             if self.plan.frozen_by_design:
                 self.done.choices = {cell.name: 0 for cell in self.plan.cells}

@@ -45,7 +45,7 @@ def match(contrast: Contrast, table: Table) -> Sides | str:
     if not metrics:
         return f"its cells share no scores on {contrast.metric}"
     strata = _strata(contrast, found)
-    shared = set(strata[0]).intersection(*strata[1:])
+    shared = [stratum for stratum in strata[0] if all(stratum in other for other in strata)]
     if not shared:
         return (
             f"no two cells differ in {words(contrast.left)} against {words(contrast.right)} alone"
@@ -59,7 +59,7 @@ def match(contrast: Contrast, table: Table) -> Sides | str:
                 weights[name] = weights.get(name, 0.0) + part
     if not any(weights.values()):
         return "both sides are the same cells"
-    return Sides(weights, metrics)
+    return Sides({name: weights[name] for name in table if name in weights}, metrics)
 
 
 def _metrics(pattern: str, table: Table, names: list[str]) -> tuple[str, ...]:
