@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from click.testing import CliRunner
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from ablate.cli.commands import app
 
@@ -37,7 +37,7 @@ def test_every_command_has_help_with_an_example() -> None:
     simple = [name for name, command in commands.items() if not hasattr(command, "commands")]
     assert len(simple) > 8
     for name in simple:
-        done = CliRunner().invoke(get_command(app), [name, "--help"])
+        done = CliRunner().invoke(app, [name, "--help"])
         assert done.exit_code == 0 and f"ablate {name}" in done.output, name
 
 

@@ -23,6 +23,7 @@ from ablate.run.capacity import (
 )
 from ablate.run.cluster import cost, kubernetes, nodes, ways
 from ablate.run.cluster import launch as steps
+from ablate.run.cluster.check import look
 from ablate.run.cluster.fetch import fetch
 from ablate.run.cluster.file import ClusterFile, read
 from ablate.run.cluster.jobs import STUDY, Jobs
@@ -458,6 +459,25 @@ def test_a_file_with_gaps_is_not_launched(tmp_path: Path) -> None:
     done = ablate("launch", "quickstart", "--cluster", str(written(tmp_path, "aws")))
     assert done.returncode == 2
     assert "metadata.runs: must be filled in" in done.stderr
+
+
+# Checking nodes
+
+
+def test_a_node_that_does_not_see_the_run_folder_or_the_data_says_so(
+    tmp_path: Path, tiny_collection: str
+) -> None:
+    from trainables.data.collections import fingerprint
+
+    shared, other = str(tmp_path / "shared"), str(tmp_path / "other")
+    Ledger(shared).store.write(".check/token/asked", b"token")
+    known = {tiny_collection: fingerprint(tiny_collection)}
+    assert look("n1", shared, "token", known) == []
+    assert Ledger(shared).store.exists(".check/token/n1")
+    (blind,) = look("n2", other, "token", known)
+    assert "n2 (" in blind and f"does not see the run folder {other}" in blind
+    changed, absent = look("n3", shared, "token", {tiny_collection: "x", "/no/such": "x"})
+    assert "another content" in changed and "/no/such" in absent
 
 
 # Results and cost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -49,23 +49,14 @@ def break_even(
     """
     check_level(alpha)
     _check_costs(scores, costs, target, margin)
-    cells = reduce(scores)
     names = sorted((name for name in costs if name != target), key=lambda name: costs[name])
-    if isinstance(target, str):
-        rows = positions(cells, [(name, target) for name in names])
-        errors = Errors(cells, Contrasts.pairs(rows), seed)
-        quality = errors.effects
-    else:
-        alone = np.array([cells.names.index(name) for name in names])
-        errors = Errors(cells, Contrasts.alone(alone), seed)
-        quality = errors.effects - target
+    errors, quality = _quality(scores, names, target, seed)
     points = np.array([costs[name] for name in names])
-    missing = np.concatenate(list(errors.joint()))
-    drawn = quality - missing
-    if target in costs:
+    drawn = quality - np.concatenate(list(errors.joint()))
+    if isinstance(target, str) and target in costs:
         # The target reaches itself without error.
-        place = int(np.searchsorted(points, costs[str(target)]))
-        points = np.insert(points, place, costs[str(target)])
+        place = int(np.searchsorted(points, costs[target]))
+        points = np.insert(points, place, costs[target])
         quality, drawn = np.insert(quality, place, 0.0), np.insert(drawn, place, 0.0, axis=1)
     found = _crossings(points, drawn, -margin)
     low, high = np.quantile(found, [alpha / 2, 1 - alpha / 2], method="inverted_cdf")
@@ -76,6 +67,20 @@ def break_even(
         reached=float(np.isfinite(found).mean()),
         scope=min(errors.scopes),
     )
+
+
+def _quality(
+    scores: Scores, names: Sequence[str], target: str | float, seed: int
+) -> tuple[Errors, Floats]:
+    """The errors, and how far each named cell's mean lies above the target."""
+    cells = reduce(scores)
+    if isinstance(target, str):
+        rows = positions(cells, [(name, target) for name in names])
+        errors = Errors(cells, Contrasts.pairs(rows), seed)
+        return errors, errors.effects
+    alone = np.array([cells.names.index(name) for name in names])
+    errors = Errors(cells, Contrasts.alone(alone), seed)
+    return errors, errors.effects - target
 
 
 @dataclass(frozen=True)

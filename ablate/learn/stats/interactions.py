@@ -75,36 +75,30 @@ def interaction(
     cells = reduce(scores)
     grid = grid_of(cells, design, (row, column))
     corners = _rectangles(grid, row, column)
-    if not corners:
-        rule = "must have two levels of each key with all four combinations present"
-        raise InvalidInput([Problem("design", rule, f"{row} x {column}")])
     top = np.stack([corner.first for corner in corners])
     bottom = np.stack([corner.second for corner in corners])
     errors = Errors(cells, Contrasts.of(top - bottom), seed)
     found = family(errors, alpha)
     simple = Errors(cells, Contrasts.of(np.concatenate([top, bottom])), seed)
-    sure = family(simple, alpha).p_adjusted <= alpha
-    signs = np.sign(simple.effects) * sure
+    signs = np.sign(simple.effects) * (family(simple, alpha).p_adjusted <= alpha)
     size = len(corners)
-    return Table(
-        Interaction,
-        [
-            Interaction(
-                *corner.levels,
-                effect=float(errors.effects[i]),
-                low=float(errors.effects[i] - found.reach[i]),
-                high=float(errors.effects[i] + found.reach[i]),
-                p=float(found.p[i]),
-                p_adjusted=float(found.p_adjusted[i]),
-                different=bool(found.p_adjusted[i] <= alpha),
-                effect_a=float(simple.effects[i]),
-                effect_b=float(simple.effects[size + i]),
-                crossover=bool(signs[i] * signs[size + i] < 0),
-                scope=errors.scopes[i],
-            )
-            for i, corner in enumerate(corners)
-        ],
-    )
+    rows = [
+        Interaction(
+            *corner.levels,
+            effect=float(errors.effects[i]),
+            low=float(errors.effects[i] - found.reach[i]),
+            high=float(errors.effects[i] + found.reach[i]),
+            p=float(found.p[i]),
+            p_adjusted=float(found.p_adjusted[i]),
+            different=bool(found.p_adjusted[i] <= alpha),
+            effect_a=float(simple.effects[i]),
+            effect_b=float(simple.effects[size + i]),
+            crossover=bool(signs[i] * signs[size + i] < 0),
+            scope=errors.scopes[i],
+        )
+        for i, corner in enumerate(corners)
+    ]
+    return Table(Interaction, rows)
 
 
 def winners(
@@ -190,6 +184,7 @@ class _Rectangle:
 
 
 def _rectangles(grid: Grid, row: str, column: str) -> list[_Rectangle]:
+    """Every two rows at every two columns of which all four corners share a stratum."""
     found = []
     for a, b in combinations(grid.levels[row], 2):
         for c, d in combinations(grid.levels[column], 2):
@@ -199,6 +194,9 @@ def _rectangles(grid: Grid, row: str, column: str) -> list[_Rectangle]:
                 means = [_mean_of(grid, [corner[s] for s in shared]) for corner in corners]
                 first, second = means[0] - means[1], means[2] - means[3]
                 found.append(_Rectangle((a, b, c, d), first, second))
+    if not found:
+        rule = "must have two levels of each key with all four combinations present"
+        raise InvalidInput([Problem("design", rule, f"{row} x {column}")])
     return found
 
 

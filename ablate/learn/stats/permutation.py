@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablate.learn.stats.cells import Scores, positions, reduce
+from ablate.learn.stats.cells import Floats, Scores, positions, reduce
 from ablate.learn.stats.family import holm
 from ablate.learn.stats.tables import Table
 from trainables.errors import InvalidInput, Problem
@@ -43,26 +43,7 @@ def sign_flip(
     cells = reduce(scores)
     rows = positions(cells, pairs)
     differences = cells.profile[rows[:, 0]] - cells.profile[rows[:, 1]]
-    scale = np.sqrt((differences**2).sum(axis=1))
-    units = (differences / np.where(scale > 0, scale, 1.0)[:, None]).T
-    # Rounding must not make the observed arrangement beat itself.
-    observed = np.abs(units.sum(axis=0)) * (1 - 1e-12)
-    order = np.argsort(observed, kind="stable")
-    alone, together = np.zeros(len(rows)), np.zeros(len(rows))
-    rng = np.random.default_rng(seed)
-    size = max(1, _BLOCK // max(cells.queries, len(rows)))
-    for start in range(0, draws, size):
-        shape = (min(size, draws - start), cells.queries)
-        signs = 1.0 - 2.0 * rng.integers(0, 2, shape, dtype=np.int8)
-        flipped = np.abs(signs @ units)
-        alone += (flipped >= observed).sum(axis=0)
-        rising = np.maximum.accumulate(flipped[:, order], axis=1)
-        together[order] += (rising >= observed[order]).sum(axis=0)
-    p = (1 + alone) / (1 + draws)
-    adjusted = np.empty(len(rows))
-    from_top = order[::-1]
-    adjusted[from_top] = np.maximum.accumulate((1 + together[from_top]) / (1 + draws))
-    adjusted = np.maximum(p, np.minimum(adjusted, holm(p)))
+    p, adjusted = _flipped(differences, draws, np.random.default_rng(seed))
     effects = differences.mean(axis=1)
     return Table(
         Permutation,
@@ -71,3 +52,26 @@ def sign_flip(
             for i, (a, b) in enumerate(pairs)
         ],
     )
+
+
+def _flipped(differences: Floats, draws: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """p-values of each row of `differences` [P, queries], alone and corrected together."""
+    scale = np.sqrt((differences**2).sum(axis=1))
+    units = (differences / np.where(scale > 0, scale, 1.0)[:, None]).T
+    # Rounding must not make the observed arrangement beat itself.
+    observed = np.abs(units.sum(axis=0)) * (1 - 1e-12)
+    order = np.argsort(observed, kind="stable")
+    alone, together = np.zeros(len(order)), np.zeros(len(order))
+    size = max(1, _BLOCK // max(units.shape))
+    for start in range(0, draws, size):
+        shape = (min(size, draws - start), len(units))
+        signs = 1.0 - 2.0 * rng.integers(0, 2, shape, dtype=np.int8)
+        flipped = np.abs(signs @ units)
+        alone += (flipped >= observed).sum(axis=0)
+        rising = np.maximum.accumulate(flipped[:, order], axis=1)
+        together[order] += (rising >= observed[order]).sum(axis=0)
+    p = (1 + alone) / (1 + draws)
+    adjusted = np.empty(len(order))
+    from_top = order[::-1]
+    adjusted[from_top] = np.maximum.accumulate((1 + together[from_top]) / (1 + draws))
+    return p, np.maximum(p, np.minimum(adjusted, holm(p)))
