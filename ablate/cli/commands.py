@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED
-from ablate.cli.launch import register
+from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, data, launch
 from ablate.cli.options import Address, Growth, Json, Only, Runs, Sets, Study, Tracking, example
 from trainables.errors import InvalidInput, Problem
 
@@ -215,7 +214,8 @@ def export(
     show.out.print(f"{rows} trials: {out}")
 
 
-register(app)
+launch.register(app)
+data.register(app)
 
 
 def _pairs(texts: Sequence[str] | None) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Does `ablate.learn.stats.compare` keep its word? False differences and power, by simulation.
 
-    python tests/bench/calibration.py                      # every table, about an hour on one core
+    python tests/bench/calibration.py                  # every table, an hour or two on one core
     python tests/bench/calibration.py --only null --studies 300
     python tests/bench/calibration.py --ledger RUNS --key nfcorpus/test/mrr_at_10
 
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from ablate.learn.stats import cell_summaries, compare
 from ablate.learn.stats.cells import positions, reduce
 from ablate.learn.stats.errors import Contrasts, Errors
 from ablate.learn.stats.family import family
@@ -58,25 +60,36 @@ class World:
     taste: float = 0.07
     query: float = 0.41
     shape: str = "normal"
+    tail: float = np.inf
+    """Degrees of freedom of the seed effects' t distribution; infinite for a normal one."""
+    uneven: bool = False
+    """Whether the cells have seeds, seeds + 1, seeds + 2 ... seeds rather than all the same."""
 
     def study(self, rng: np.random.Generator, gain: float = 0.0) -> dict[str, Floats]:
         """One study of equal cells, but for the first, whose every score is higher by `gain`."""
         base = self.query * rng.standard_normal(self.queries)
         scores = {}
         for index, noise in enumerate(self.noise):
-            size = (self.seeds, self.queries)
-            latent = self.interaction * rng.standard_normal(size)
+            seeds = self.seeds + index * self.uneven
+            latent = self.interaction * rng.standard_normal((seeds, self.queries))
             latent += base + self.taste * rng.standard_normal(self.queries)
-            latent += noise * self.seed * rng.standard_normal((self.seeds, 1))
+            latent += noise * self.seed * self._seed_effects(rng, seeds)
             scores[f"cell {index}"] = self._shaped(latent) + gain * (index == 0)
         return scores
+
+    def _seed_effects(self, rng: np.random.Generator, seeds: int) -> Floats:
+        """[seeds, 1] of variance 1."""
+        if np.isinf(self.tail):
+            return rng.standard_normal((seeds, 1))
+        unit = np.sqrt((self.tail - 2) / self.tail)
+        return np.asarray(unit * rng.standard_t(self.tail, (seeds, 1)))
 
     def _shaped(self, latent: Floats) -> Floats:
         if self.shape == "normal":
             return latent
         # A latent slope of 5 makes the scores scatter about as far as the latent sum does.
         rank = np.ceil(np.exp(1.5 - 5 * latent))
-        return np.where(rank <= 10, 1 / np.maximum(rank, 1), 0.0)
+        return np.asarray(np.where(rank <= 10, 1 / np.maximum(rank, 1), 0.0))
 
     def oracle_variances(self) -> Floats:
         """[cells] true variance of each cell's mean, but for what all cells share."""
@@ -97,13 +110,21 @@ def decide(scores: Mapping[str, Floats], pairs: Sequence[tuple[str, str]], seed:
     return family(errors, 0.05).p_adjusted
 
 
-def false_rate(world: World, studies: int, seed: int = 0, alpha: float = 0.05) -> float:
-    """Share of null studies in which any pair is called different."""
+def false_rate(
+    world: World, studies: int, seed: int = 0, alpha: float = 0.05, gain: float = 0.0
+) -> float:
+    """Share of studies in which a pair of equal cells is called different.
+
+    With a `gain` for the first cell, only the pairs without it are equal.
+    """
     rng = np.random.default_rng(seed)
     wrong = 0
     for index in range(studies):
-        scores = world.study(rng)
-        wrong += bool((decide(scores, all_pairs(scores), index) <= alpha).any())
+        scores = world.study(rng, gain)
+        pairs = all_pairs(scores)
+        called = decide(scores, pairs, index) <= alpha
+        equal = np.array([gain == 0 or "cell 0" not in pair for pair in pairs])
+        wrong += bool((called & equal).any())
     return wrong / studies
 
 
@@ -151,6 +172,45 @@ def null_table(world: World, studies: int) -> Iterator[str]:
         yield line
 
 
+def other_table(world: World, studies: int) -> Iterator[str]:
+    """Rates of false differences under further departures."""
+    cases = {
+        "2 cells": (replace(world, noise=(1,) * 2), 0.0),
+        "10 cells": (replace(world, noise=(1,) * 10), 0.0),
+        "more seeds in later cells": (replace(world, uneven=True), 0.0),
+        "seed effects t(3)": (replace(world, tail=3.0), 0.0),
+        "first cell ahead by 0.02": (world, 0.02),
+        "cells' tastes twice as strong": (replace(world, taste=2 * world.taste), 0.0),
+        "no tastes of cells": (replace(world, taste=0.0), 0.0),
+    }
+    sizes = ((2, 300), (3, 300), (3, 7000), (5, 300))
+    yield f"Family-wise rate of false differences, {studies} studies, further cases"
+    yield f"{'case':32s} " + " ".join(f"{seeds:>2d}x{queries:<5d}" for seeds, queries in sizes)
+    for name, (case, gain) in cases.items():
+        rates = [
+            false_rate(replace(case, seeds=seeds, queries=queries), studies, gain=gain)
+            for seeds, queries in sizes
+        ]
+        yield f"{name:32s} " + "    ".join(f"{rate:.3f}" for rate in rates)
+
+
+def speed_table(world: World, studies: int) -> Iterator[str]:
+    """Time and memory for 10,000 trials over 1,000 queries; `studies` plays no part."""
+    cells = replace(world, seeds=3, queries=1000, noise=(1.0,) * 3334)
+    scores = cells.study(np.random.default_rng(0))
+    names = list(scores)
+    steps: dict[str, Callable[[], object]] = {
+        "compare, 3333 pairs": lambda: compare(scores, [(names[0], name) for name in names[1:]]),
+        "cell_summaries": lambda: cell_summaries(scores),
+    }
+    yield "10,002 trials (3,334 cells x 3 seeds) over 1,000 queries"
+    for name, step in steps.items():
+        start = time.time()
+        step()
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        yield f"{name}: {time.time() - start:.1f} s, {memory:.1f} GB at most so far"
+
+
 def power_table(world: World, studies: int) -> Iterator[str]:
     """Power over that of the oracle."""
     yield f"Power over the oracle's, {studies} studies of 5 cells, 10 pairs, equal noise"
@@ -171,13 +231,12 @@ def world_of(ledger: Path, key: str) -> World:
     ref, _, metric = key.rpartition("/")
     found = Ledger(ledger)
     cells: dict[str, list[Floats]] = {}
-    for folder in sorted((ledger / "trials").iterdir()):
-        record = found.record(folder.name)
-        if record is None or ref not in found.evaluated(folder.name):
-            continue
-        spec = {name: value for name, value in record.spec.items() if name != "seed"}
-        _, columns = found.per_query(folder.name, ref)
-        cells.setdefault(json.dumps(spec, sort_keys=True), []).append(columns[metric])
+    for record in found.records():
+        if record.state == "finished" and ref in record.evaluated:
+            spec = {name: value for name, value in record.spec.items() if name != "seed"}
+            ids, columns = found.per_query(record.trial_id, ref)
+            aligned = columns[metric][np.argsort(ids)]
+            cells.setdefault(json.dumps(spec, sort_keys=True), []).append(aligned)
     scores = {name: np.stack(rows) for name, rows in cells.items() if len(rows) > 1}
     parts = variance_components(scores)
     return World(
@@ -194,14 +253,19 @@ def main() -> None:
     """Print the tables that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=1000)
-    parser.add_argument("--only", choices=("null", "power"))
+    parser.add_argument("--only", choices=("null", "other", "power", "speed"))
     parser.add_argument("--ledger", type=Path)
     parser.add_argument("--key", default="nfcorpus/test/mrr_at_10")
     asked = parser.parse_args()
     start = time.time()
     world = world_of(asked.ledger, asked.key) if asked.ledger else World(seeds=3, queries=300)
     sys.stdout.write(f"{world}\n")
-    tables = {"null": null_table, "power": power_table}
+    tables = {
+        "null": null_table,
+        "other": other_table,
+        "power": power_table,
+        "speed": speed_table,
+    }
     for name, table in tables.items():
         if asked.only in (None, name):
             for line in table(world, asked.studies):
