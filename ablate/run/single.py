@@ -61,10 +61,10 @@ def evaluate_one(
     """
     from trainables import worker
 
-    out.mkdir(parents=True, exist_ok=True)
     metrics = worker.evaluate_here(
         model, refs, default_cache(), str(out), os.cpu_count() or 1, on_progress
     )
+    out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(metrics, indent=1, sort_keys=True)
     (out / "metrics.json").write_text(text, encoding="utf-8")
     return metrics

@@ -9,10 +9,10 @@ mean in cell c is
 
 where `excess` is common to the family and the chi-squared variable is the cell's own. It is the
 hierarchical model of Smyth, "Linear models and empirical Bayes methods for assessing differential
-expression" (2004), with its parameters integrated out rather than estimated: log(f + excess) has a
-flat prior, which gives Student's t when the cells are alike, and `spread` is one of SPREADS,
-infinity meaning alike. An estimate below f is believed, so that errors are not overstated where
-seeds do not matter.
+expression in microarray experiments" (2004), with its parameters integrated out rather than
+estimated: log(f + excess) has a flat prior, which gives Student's t when the cells are alike, and
+`spread` is one of SPREADS, infinity meaning alike. An estimate below f is believed, so that errors
+are not overstated where seeds do not matter.
 """
 
 from __future__ import annotations
