@@ -80,7 +80,7 @@ class LiveView:
         """A trial's final record is there."""
         running = self._running.pop(record.trial_id, None)
         self._ended.append(record)
-        if self._live is None:
+        if self._live is None or record.state != "finished":
             took = time.monotonic() - running.since if running else 0.0
             self.console.print(self._line(record, took), highlight=False)
 
