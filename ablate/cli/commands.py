@@ -226,6 +226,7 @@ def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
 
 
 def plan_of(study: str, sets: Sequence[str] | None, only: Sequence[str] | None) -> Plan:
+    """The plan of a command's words. Raises InvalidInput with every mistake in them."""
     from ablate.plan.planner import make_plan
     from ablate.plan.study import load_study, narrow
 
