@@ -142,7 +142,8 @@ def _differences(results: Results) -> Section:
     )
     words = (
         f"{family} were compared on {metric_title(results.primary)}, query by query; the chance "
-        "of even one false difference among them is held at 5 %. A hollow dot is a difference "
+        "of even one false difference among them is held at 5 %, unless the seeds of some cell "
+        "scatter far more than those of the others. A hollow dot is a difference "
         "that is not shown, which is not the same as no difference."
     )
     floor = (
