@@ -136,6 +136,8 @@ class Training:
     def __init__(self, spec: TrialSpec, cache: Cache, reporter: Reporter) -> None:
         self.spec, self.reporter = spec, reporter
         self.encoder = Encoder.load(spec.encoder, spec.seed).to(device())
+        if spec.optim.compile:
+            self.encoder.compile_training()
         self.objective = Objective(spec.loss)
         self.feed = Feed(spec, cache, self.encoder.tokenizer_path)
         self.optimizer = _optimizer(self.encoder, spec.optim)
