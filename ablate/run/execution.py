@@ -25,7 +25,7 @@ from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
 from ablate.run.ledger import Ledger, Record
 from ablate.run.trial import Job, Resources, is_done
-from trainables.data.collections import Ref, fingerprint, parse_ref
+from trainables.data.collections import Ref, anywhere, fingerprint, parse_ref
 
 VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
@@ -235,7 +235,7 @@ class StudyRun:
             identity=trial.flat,
             spec=_anywhere(trial.flat),
             fingerprints=trial.fingerprints,
-            refs=tuple(_absolute(str(ref), ref.collection) for ref in refs),
+            refs=tuple(_moved(str(ref), ref.collection) for ref in refs),
         )
 
     def _record(self, started: float) -> None:
@@ -304,17 +304,17 @@ def _anywhere(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The spec with absolute paths, so that it means the same in every working directory."""
     train = str(flat["data.train"])
     backbone = str(flat["encoder.backbone"])
+    place = Path(backbone).expanduser()
     return {
         **flat,
-        "data.train": _absolute(train, parse_ref(train, "train").collection),
-        "encoder.backbone": _absolute(backbone, backbone),
+        "data.train": _moved(train, parse_ref(train, "train").collection),
+        "encoder.backbone": str(place.absolute()) if place.exists() else backbone,
     }
 
 
-def _absolute(text: str, path: str) -> str:
-    """`text` with `path`, its beginning, made absolute where it is a file or folder here."""
-    place = Path(path).expanduser()
-    return str(place.absolute()) + text[len(path) :] if place.exists() else text
+def _moved(text: str, collection: str) -> str:
+    """`text`, which begins with `collection`, in a form for every working directory."""
+    return anywhere(collection) + text[len(collection) :]
 
 
 def _version(package: str) -> str | None:

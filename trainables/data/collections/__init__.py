@@ -7,7 +7,7 @@ from trainables.data.collections.faults import Fault, UnusableCollection
 from trainables.data.collections.forms import Entry
 from trainables.data.collections.judgements import Judgements, read_judgements, write_judgements
 from trainables.data.collections.refs import Ref, parse_ref
-from trainables.data.collections.registry import COLLECTIONS, short_name, splits_of
+from trainables.data.collections.registry import COLLECTIONS, anywhere, short_name, splits_of
 from trainables.data.collections.texts import Texts
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Ref",
     "Texts",
     "UnusableCollection",
+    "anywhere",
     "fingerprint",
     "open_collection",
     "parse_ref",
