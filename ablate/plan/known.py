@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trainables.data.collections import Ref, parse_ref
+from trainables.data.collections import Ref, anywhere, parse_ref
 from trainables.data.collections.refs import split_grade
 from trainables.errors import InvalidInput, Problem, unknown
 from trainables.model.backbones import PACKAGED, PREFIX
@@ -50,7 +50,7 @@ def check_known(key: str, value: Scalar, place: str | None) -> list[Problem]:
 
 def check_source(key: str, value: str, train: str, place: str | None) -> list[Problem]:
     """Whether the collection `train` can have the label source `value`, where that can be known."""
-    folder = Path(parse_ref(train, "train").collection).expanduser()
+    folder = Path(anywhere(parse_ref(train, "train").collection)).expanduser()
     if not any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
         return []
     files = (folder / "labels").glob("*.tsv*")
