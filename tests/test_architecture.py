@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainables.errors": (),
     "trainables.tokens": (),
     "trainables.spec": ("trainables.errors", "trainables.model.losses"),
+    "trainables.faults": ("trainables.errors",),
     "trainables.data": (*BASE, "trainables.data"),
     "trainables.model.losses": (),
     "trainables.model": (*BASE, "trainables.model"),

@@ -18,6 +18,7 @@ from trainables.data.cache import Cache
 from trainables.data.collections import open_collection, parse_ref
 from trainables.data.sources import training_ref
 from trainables.evaluation.evaluate import bm25, evaluate, write_scores
+from trainables.faults import is_own
 from trainables.model.encoder import Encoder
 from trainables.prepare.prepare import prepare
 from trainables.spec import TrialSpec
@@ -85,8 +86,29 @@ def run_group(
     """Run a trial on a Ray Train worker group and bring what it wrote to `task.output`.
 
     `storage` is a path or URI that every node reaches; the same `name` continues where an earlier
-    group of that name stopped. Raises `ray.train.TrainingFailedError` when the group gives up.
+    group of that name stopped. Raises what the trial raised, at once when it is at fault itself;
+    else the group starts again, up to `group.max_failures` times.
     """
+    from ray import train
+
+    for left in range(group.max_failures, -1, -1):
+        try:
+            result = _fit_group(task, group, storage, name, callbacks)
+            break
+        except train.TrainingFailedError as error:
+            own = _own_fault(error)
+            if own is not None:
+                raise own from error
+            if not left:
+                raise
+    with result.checkpoint.as_directory() as folder:
+        shutil.copytree(folder, task.output, dirs_exist_ok=True)
+    return Outcome.read(Path(task.output))
+
+
+def _fit_group(
+    task: TrialTask, group: Group, storage: str, name: str, callbacks: Sequence[Any]
+) -> Any:
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -105,13 +127,18 @@ def run_group(
             storage_path=storage,
             callbacks=list(callbacks),
             checkpoint_config=train.CheckpointConfig(num_to_keep=1),
-            failure_config=train.FailureConfig(max_failures=group.max_failures),
         ),
     )
-    result = trainer.fit()
-    with result.checkpoint.as_directory() as folder:
-        shutil.copytree(folder, task.output, dirs_exist_ok=True)
-    return Outcome.read(Path(task.output))
+    return trainer.fit()
+
+
+def _own_fault(error: Any) -> BaseException | None:
+    """What the trial raised in its workers, unless one of them was lost: then that is the cause."""
+    failures = getattr(error, "worker_failures", {})
+    raised = [getattr(failures[rank], "_base_exc", failures[rank]) for rank in sorted(failures)]
+    if any(type(cause).__module__.startswith("ray.") for cause in raised):
+        return None
+    return next((cause for cause in raised if is_own(cause)), None)
 
 
 def prepare_here(spec: Mapping[str, Any], cache: str) -> dict[str, Any]:

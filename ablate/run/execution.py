@@ -23,9 +23,10 @@ from ablate.run import baselines, confirm, sweep
 from ablate.run.capacity import Capacity, Slots, slots, worker_need
 from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
+from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
-from ablate.run.trial import Job, Resources, is_done
-from trainables.data.collections import Ref, anywhere, fingerprint, parse_ref
+from ablate.run.trial import Job, Resources, is_done, is_settled
+from trainables.data.collections import Ref, anywhere, parse_ref
 
 VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
@@ -56,6 +57,8 @@ class Execution:
     trained: int = 0
     failed: int = 0
     already: int = 0
+    left_failed: set[str] = field(default_factory=set)
+    """Trials that failed before and would fail again: only `ablate retry` runs them once more."""
     choices: Mapping[str, int] = field(default_factory=dict)
     confirmed: Mapping[str, Any] | None = None
 
@@ -84,6 +87,7 @@ class StudyRun:
             gpus=wanted.gpus_per_worker,
         )
         self.done = Execution()
+        self.leases = Leases(self.ledger.store)
         self._cluster = ExitStack()
         self._slots: Slots | None = None
         self._recorder: nodes.Recorder | None = None
@@ -91,35 +95,43 @@ class StudyRun:
     def run(self) -> Execution:
         """Bring the ledger to the study's end. Trials that fail are records, not exceptions.
 
-        Raises ClusterCannot when no trial can ever run, InvalidInput when the data are wrong.
+        Raises ClusterCannot when no trial can ever run, InvalidInput when the data are wrong,
+        StoreUnreachable when the run folder is not to be had.
         """
+        self.ledger.store.require()
         self.ledger.store.sweep_scratch()
         started = time.time()
         self.folder.write("plan.json", self.plan.to_json())
         self.folder.write("study.yaml", write_study(self.plan.study))
-        with self._cluster:
+        with self.leases, self._cluster:
             if self.plan.frozen_by_design:
                 self.done.choices = {cell.name: 0 for cell in self.plan.cells}
             else:
                 self._jobs("choosing on dev", self.plan.choose(), self.plan.dev_refs)
                 self.done.choices = choose(self.plan, self.ledger)
             self.folder.write("choices.json", dict(self.done.choices))
-            self._open_test()
+            with self._alone("openings"):
+                self._open_test()
             self._jobs("training", self.plan.repeat(self.done.choices), self._refs)
-            self._baselines()
-            self._confirm()
+            with self._alone("baselines"):
+                self._baselines()
+            with self._alone("confirmation"):
+                self._confirm()
         # Workers of a driver that was killed a moment ago may have left something since.
         self.ledger.store.sweep_scratch()
         self._record(started)
         return self.done
 
     def _jobs(self, name: str, trials: Iterator[PlannedTrial], refs: Sequence[Ref]) -> None:
-        wanted = {ref.label: fingerprint(ref.collection) for ref in refs}
-        planned = list(trials)
-        pending = [
-            trial for trial in planned if not is_done(self.ledger.record(trial.trial_id), wanted)
-        ]
-        self.done.already += len(planned) - len(pending)
+        wanted, pending = self._wanted(refs), []
+        for trial in trials:
+            record = self.ledger.record(trial.trial_id)
+            if not is_settled(record, wanted):
+                pending.append(trial)
+            elif is_done(record, wanted):
+                self.done.already += 1
+            else:
+                self.done.left_failed.add(trial.trial_id)
         if not pending:
             return
         slots = self._start()
@@ -129,7 +141,7 @@ class StudyRun:
         self._prepare(jobs)
         with self.watcher.phase(name, jobs, slots.count):
             watcher = self._recorder or self.watcher
-            records = sweep.run_jobs(jobs, self.resources, slots.count, watcher)
+            records = sweep.run_jobs(jobs, self.resources, slots.count, watcher, self.leases)
         self.done.trained += sum(record.state == "finished" for record in records)
         self.done.failed += sum(record.state != "finished" for record in records)
 
@@ -148,7 +160,7 @@ class StudyRun:
 
     def _baselines(self) -> None:
         """Score BM25 and every backbone as it comes, unless the study's folder has them."""
-        wanted = {ref.label: fingerprint(ref.collection) for ref in self._refs}
+        wanted = self._wanted(self._refs)
         encoders: dict[tuple[Any, ...], Job] = {}
         for trial in self.plan.repeat({cell.name: 0 for cell in self.plan.cells}):
             settings = tuple(kv for kv in trial.flat.items() if kv[0].startswith("encoder."))
@@ -236,7 +248,17 @@ class StudyRun:
             spec=_anywhere(trial.flat),
             fingerprints=trial.fingerprints,
             refs=tuple(_moved(str(ref), ref.collection) for ref in refs),
+            wanted=self._wanted(refs),
+            claim=self.leases.place(trial.trial_id),
         )
+
+    def _wanted(self, refs: Sequence[Ref]) -> dict[str, str]:
+        """Label of each reference -> fingerprint of the collection that it is to be scored on."""
+        return {ref.label: self.plan.fingerprints[ref.collection] for ref in refs}
+
+    def _alone(self, what: str) -> AbstractContextManager[None]:
+        """The block that follows is done by one driver of this study at a time."""
+        return self.leases.holding(f"{self.plan.study.name} {what}")
 
     def _record(self, started: float) -> None:
         if not (self.done.trained or self.done.failed or not self.folder.executions()):

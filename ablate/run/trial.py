@@ -11,12 +11,12 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate.run.ledger import Ledger, Record
-from trainables.errors import InvalidInput
+from trainables.faults import is_own, reason_of
 
 if TYPE_CHECKING:
     from trainables.train import Outcome, TrialTask
@@ -36,6 +36,10 @@ class Job:
     spec: Mapping[str, Any]
     fingerprints: Mapping[str, str]
     refs: tuple[str, ...]
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    """Label of each reference -> fingerprint of its collection: what being done takes."""
+    claim: str | None = None
+    """The driver's claim; a trial whose claim is gone has been taken over and ends unheard."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,17 @@ def is_done(record: Record | None, refs: Mapping[str, str]) -> bool:
     )
 
 
+def is_settled(record: Record | None, refs: Mapping[str, str]) -> bool:
+    """Whether running the trial would add nothing: it is done, or would fail as it did before."""
+    return is_done(record, refs) or (
+        record is not None and record.state == "failed" and record.own_fault
+    )
+
+
+class TakenOver(RuntimeError):
+    """Another driver has claimed the trial meanwhile; what it writes is what counts."""
+
+
 def execute(
     job: Job,
     resources: Resources,
@@ -67,29 +82,43 @@ def execute(
 ) -> Record:
     """Run the job and return its final record, which is in the ledger by then.
 
-    `callbacks` go to the Ray Train worker group, when the trial has one.
+    `callbacks` go to the Ray Train worker group, when the trial has one. Raises TakenOver, with
+    nothing written, when the job's claim was lost.
     """
     ledger = Ledger(resources.runs)
     record = _begin(job, ledger)
     output = ledger.store.scratch()
     try:
-        outcome = _run(job, resources, ledger, output, on_progress, callbacks)
-        ledger.publish(job.trial_id, output)
-        record = _finished(record, outcome)
-    except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result
-        record = _failed(record, error)
-        _keep_training(job, ledger, output)
-    ledger.write(record)
+        try:
+            outcome = _run(job, resources, ledger, output, on_progress, callbacks)
+            _require_claim(job, ledger)
+            ledger.publish(job.trial_id, output)
+            record = _finished(record, outcome)
+        except TakenOver:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result
+            _require_claim(job, ledger)
+            record = _failed(record, error)
+            _keep_training(job, ledger, output)
+        ledger.write(record)
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
     if record.state == "finished":
         ledger.store.delete(f"trials/{job.trial_id}/resume")
-    shutil.rmtree(output, ignore_errors=True)
     return record
 
 
-def lost(job: Job, ledger: Ledger, reason: str) -> Record:
+def _require_claim(job: Job, ledger: Ledger) -> None:
+    if job.claim is not None and not ledger.store.exists(job.claim):
+        raise TakenOver(job.trial_id)
+
+
+def lost(job: Job, ledger: Ledger, reason: str, own_fault: bool = False) -> Record:
     """Record that the job's process or node vanished more often than it is retried."""
     before = ledger.record(job.trial_id) or _new(job)
-    record = replace(before, state="failed", reason=reason, finished=time.time())
+    record = replace(
+        before, state="failed", reason=reason, own_fault=own_fault, finished=time.time()
+    )
     ledger.write(record)
     return record
 
@@ -110,6 +139,7 @@ def _begin(job: Job, ledger: Ledger) -> Record:
         before,
         state="running",
         reason=None,
+        own_fault=False,
         log_tail=(),
         started=before.started or time.time(),
         finished=None,
@@ -183,18 +213,8 @@ def _failed(record: Record, error: Exception) -> Record:
     return replace(
         record,
         state="failed",
-        reason=reason_of(error),
+        reason=reason_of(error, record.spec),
+        own_fault=is_own(error),
         finished=time.time(),
         log_tail=tuple(lines[-TAIL_LINES:]),
     )
-
-
-def reason_of(error: BaseException) -> str:
-    """One line that says why a trial failed, with the setting that would help when one would."""
-    name = type(error).__name__
-    if isinstance(error, MemoryError) or "OutOfMemory" in name or "out of memory" in str(error):
-        return "out of memory; lower optim.batch_size or set optim.chunk_size"
-    if isinstance(error, InvalidInput):
-        return "; ".join(str(problem) for problem in error.problems)
-    first = next(iter(str(error).splitlines()), "")
-    return first if name == "TrainingFailed" else f"{name}: {first}"

@@ -14,6 +14,7 @@ import pytest
 from ablate.plan.planner import Plan, make_plan
 from ablate.plan.study import load_study
 from ablate.run.execution import best_cell, choose
+from ablate.run.lease import CLAIMS, DRIVERS
 from ablate.run.ledger import Ledger
 from ablate.run.store import TEMPORARY
 
@@ -146,6 +147,27 @@ def test_a_killed_driver_is_resumed_without_repeating_what_was_finished(
     assert not (runs / ".tune").exists()
 
 
+def test_two_drivers_on_one_run_folder_run_each_trial_once(
+    study: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    processes = [start(study, runs) for _ in range(2)]
+    ends = []
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        ends.append(out.splitlines()[-1].split())
+    assert sum(int(end[1]) for end in ends) == 8, ends
+    assert findings(runs) == findings(undisturbed)
+    chosen = Ledger(runs).study("machinery").openings()[0]["trials"]
+    once = {r.trial_id: r.attempts for r in Ledger(runs).records()}
+    # A chosen trial of the first seed comes back for its test scores.
+    first = {t.trial_id for t in plan_of(study).choose()}
+    assert once == {trial: 1 + (trial in chosen and trial in first) for trial in once}
+    left = [p for place in (CLAIMS, DRIVERS, TEMPORARY) for p in (runs / place).iterdir()]
+    assert left == []
+
+
 def test_a_trial_that_fails_is_a_row_with_its_reason(
     tmp_path: Path, tiny_collection: str, tiny_backbone: str
 ) -> None:
@@ -161,3 +183,7 @@ def test_a_trial_that_fails_is_a_row_with_its_reason(
     (failed,) = (r for r in Ledger(tmp_path / "runs").records() if r.state == "failed")
     assert failed.reason is not None and "not finite at step" in failed.reason
     assert failed.log_tail and json.loads(failed.to_json())["attempts"] == 1
+    # It would fail again, so that running the study again leaves it as it is.
+    assert failed.own_fault
+    assert finish(study, tmp_path / "runs")[-1] == ["done", "0", "0", "2"]
+    assert Ledger(tmp_path / "runs").record(failed.trial_id) == failed
