@@ -15,16 +15,25 @@ from trainables.data.cache import Cache
 from trainables.data.collections import Collection, Judgements, open_collection
 from trainables.data.sources import load_labels
 from trainables.errors import InvalidInput
+from trainables.model.encoder import Encoder
 from trainables.prepare import annotate as room
-from trainables.prepare.annotate import (
+from trainables.prepare import judging
+from trainables.prepare.annotate import amount, annotate, ensure_labels
+from trainables.prepare.annotators import (
     ANNOTATORS,
     BiEncoder,
     CausalLM,
     CrossEncoder,
-    annotate,
-    ensure_labels,
+    description,
 )
-from trainables.prepare.judges import CausalJudge, CrossEncoderJudge, load_prompt
+from trainables.prepare.judges import (
+    CausalJudge,
+    CrossEncoderJudge,
+    kind_of,
+    load_model,
+    load_prompt,
+)
+from trainables.spec import EncoderSpec
 
 SAID = [*"0123:.", "sum", "mean", "query", "passage", "score", "rank", "yes", "no", "very"]
 
@@ -76,10 +85,6 @@ def cross_encoder(tiny_backbone: str, folder: Path, labels: int) -> str:
     return str(folder)
 
 
-def loaded(folder: str, kind: str) -> tuple[Any, Any]:
-    return room._load(folder, kind)
-
-
 def grades_of(judgements: Judgements) -> dict[str, dict[str, int]]:
     return judgements.by_query()
 
@@ -100,8 +105,8 @@ def test_the_bi_encoder_grades_by_its_own_scores(
     from trainables.prepare.pools import Pairs, dense_pool
 
     every = np.arange(60)
-    encoder = room.Encoder.load(
-        room.EncoderSpec(backbone=tiny_backbone, query_length=64, passage_length=64), seed=0
+    encoder = Encoder.load(
+        EncoderSpec(backbone=tiny_backbone, query_length=64, passage_length=64), seed=0
     )
     for row in range(30):
         pairs = Pairs(np.full(60, row), every, np.zeros(60, dtype=np.int16))
@@ -168,7 +173,7 @@ def test_a_collections_own_source_is_compared_not_made(
 def test_a_causal_model_answers_as_it_would_alone(
     causal_model: str, collection: Collection
 ) -> None:
-    model, tokenizer = loaded(causal_model, "AutoModelForCausalLM")
+    model, tokenizer = load_model(causal_model, "AutoModelForCausalLM")
     prompt = load_prompt("graded")
     judge = CausalJudge(model, tokenizer, prompt)
     queries = ["sum query", "mean", "rank score passage"] * 4
@@ -187,7 +192,7 @@ def test_a_causal_model_answers_as_it_would_alone(
 
 
 def test_answers_may_share_their_first_token(causal_model: str, tmp_path: Path) -> None:
-    model, tokenizer = loaded(causal_model, "AutoModelForCausalLM")
+    model, tokenizer = load_model(causal_model, "AutoModelForCausalLM")
     path = tmp_path / "prompt.txt"
     path.write_text("answers: :0 :1\n{query} {passage}", encoding="utf-8")
     judge = CausalJudge(model, tokenizer, load_prompt(str(path)))
@@ -199,7 +204,7 @@ def test_answers_may_share_their_first_token(causal_model: str, tmp_path: Path) 
 
 
 def test_a_chat_model_is_asked_in_its_template(causal_model: str) -> None:
-    model, tokenizer = loaded(causal_model, "AutoModelForCausalLM")
+    model, tokenizer = load_model(causal_model, "AutoModelForCausalLM")
     tokenizer.chat_template = "{% for m in messages %}very {{ m.content }} very{% endfor %}"
     judge = CausalJudge(model, tokenizer, load_prompt("relevant"))
     very = tokenizer.convert_tokens_to_ids("very")
@@ -242,7 +247,7 @@ def test_a_cross_encoder_answers_as_it_would_alone(
     labels: int, tiny_backbone: str, tmp_path: Path
 ) -> None:
     folder = cross_encoder(tiny_backbone, tmp_path / "cross", labels)
-    model, tokenizer = loaded(folder, "AutoModelForSequenceClassification")
+    model, tokenizer = load_model(folder, "AutoModelForSequenceClassification")
     judge = CrossEncoderJudge(model, tokenizer, 0.5, 60)
     queries = ["sum of array", "mean", "sort the rows"] * 3
     passages = ["array " * n for n in (1, 3, 90, 2, 5, 8, 13, 21, 34)]
@@ -257,7 +262,7 @@ def test_a_cross_encoder_answers_as_it_would_alone(
 
 
 def test_a_classifier_of_many_classes_is_refused(tiny_backbone: str, tmp_path: Path) -> None:
-    model = loaded(
+    model = load_model(
         cross_encoder(tiny_backbone, tmp_path / "three", 3), "AutoModelForSequenceClassification"
     )
     with pytest.raises(InvalidInput, match="labels"):
@@ -276,7 +281,7 @@ def test_an_interrupted_annotation_goes_on_where_it_stopped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "BLOCK", 40)
+    monkeypatch.setattr(judging, "BLOCK", 40)
     judged: list[int] = []
     real = CausalJudge.judge
 
@@ -342,10 +347,10 @@ def test_a_model_that_cannot_be_loaded_is_told(tiny_collection: str, cache: Cach
 def test_the_description_follows_prompt_and_weights(
     causal_model: str, tmp_path: Path, tiny_backbone: str
 ) -> None:
-    described = room._description(CausalLM(causal_model))
+    described = description(CausalLM(causal_model))
     assert json.loads(json.dumps(described)) == described
-    assert described != room._description(CausalLM(causal_model, prompt="relevant"))
+    assert described != description(CausalLM(causal_model, prompt="relevant"))
     one = cross_encoder(tiny_backbone, tmp_path / "one", 1)
     two = cross_encoder(tiny_backbone, tmp_path / "two", 2)
-    contents = [room._description(CrossEncoder(model))["content"] for model in (one, two)]
+    contents = [description(CrossEncoder(model))["content"] for model in (one, two)]
     assert contents[0] != contents[1]
