@@ -56,6 +56,7 @@ from trainables.prepare.pools import Pool, Progress, dense_pool, lexical_pool, v
 
 Ints = NDArray[np.int64]
 
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 MADE_BY = "annotator.json"
 """Beside the labels: what made them."""
 
@@ -115,21 +116,42 @@ def annotate(
     is taken or unfit, or the model or the prompt cannot be used.
     """
     collection = open_collection(collection_name, cache)
-    if not free_name(collection, source):
-        rule = "must be a new name of letters, digits, dots, dashes and underscores"
-        raise InvalidInput([Problem("source", rule, source)])
-    making = _Making(collection, annotator, split, cache, judging or Here(), progress)
-    made_by = json.loads((making.make(source) / MADE_BY).read_text(encoding="utf-8"))
-    if made_by != description(annotator, split):
-        rule = f"is the name of labels that were made otherwise: {made_by}; choose another"
-        raise InvalidInput([Problem("source", rule, source)])
+    problems = name_problems(collection, annotator, source, cache, split)
+    if problems:
+        raise InvalidInput(problems)
+    _Making(collection, annotator, split, cache, judging or Here(), progress).make(source)
     return compare(collection, source, cache, split=split)
 
 
-def free_name(collection: Collection, source: str) -> bool:
-    """Whether an annotator's labels of the collection may be called `source`."""
-    fit = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", source) is not None
-    return fit and source not in (*collection.sources, *ANNOTATORS, "qrels")
+def name_problems(
+    collection: Collection,
+    annotator: Annotator | None,
+    source: str,
+    cache: Cache,
+    split: str | None = None,
+) -> list[Problem]:
+    """Why the annotator's labels of a collection cannot be called `source`; empty when they can.
+
+    Without an annotator nothing is said of labels of that name that another may have made.
+    """
+    taken = (*collection.sources, "qrels", *ANNOTATORS)
+    if re.fullmatch(_NAME, source) is None or source in taken:
+        rule = (
+            "must be a new name of letters, digits, dots, dashes and underscores; taken: "
+            f"{', '.join(taken)}"
+        )
+        return [Problem("source", rule, source)]
+    made = cache.find(LABELS_KIND, annotation_key(collection.fingerprint, source))
+    if made is None or annotator is None:
+        return []
+    before = json.loads((made / MADE_BY).read_text(encoding="utf-8"))
+    now = description(annotator, split)
+    if before == now:
+        return []
+    other = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    told = ", ".join(f"{key} {before.get(key)!r}" for key in other)
+    rule = f"is the name of labels that were made otherwise ({told}); choose another"
+    return [Problem("source", rule, source)]
 
 
 def amount(

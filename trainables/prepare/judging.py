@@ -241,7 +241,7 @@ def _of_role(number: int, role: Role, texts: list[str]) -> Block:
 
 def _kind(collection: Collection, annotator: PairAnnotator) -> str:
     """Where the verdicts of a model on a collection's pairs lie."""
-    whose = {"judge": judge_key(annotator), "collection": collection.fingerprint}
+    whose: dict[str, JSON] = {"judge": judge_key(annotator), "collection": collection.fingerprint}
     return f"{VERDICTS_KIND}/{digest(whose)}"
 
 
