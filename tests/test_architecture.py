@@ -56,6 +56,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "trainables.spec",
         "trainables.data.cache",
         "trainables.data.collections",
+        "trainables.data.overlap",
+        "trainables.data.sources",
         "trainables.evaluation.metrics",
         "trainables.model.losses",
         "ablate.plan",
@@ -92,7 +94,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "transformers": (
         "trainables/model/encoder.py",
         "trainables/data/tokenize.py",
-        "trainables/prepare/annotate.py",
+        "trainables/prepare/judges.py",
     ),
 }
 LIGHT = (

@@ -57,14 +57,15 @@ class DataSpec(Part):
     """Positives kept per query, the best first; null keeps all."""
     positive_order: Literal["grade", "random"] = "grade"
     """Which positives `max_positives` keeps: the best graded, or a seeded draw."""
-    negatives: Literal["bm25", "dense"] = "bm25"
-    """Miner of the hard negatives."""
+    negatives: Literal["bm25", "dense", "supplied"] = "bm25"
+    """Where hard negatives come from: a miner, or those that the collection's files bring."""
     hard_negatives: Annotated[int, Field(ge=0)] = 0
     """Hard negatives per query, the same number for every loss."""
     negative_depth: Count = 100
-    """Rank down to which hard negatives are mined."""
+    """Rank down to which hard negatives are taken."""
     negative_margin: Share | None = 0.95
-    """Candidates scored above this share of the positive's score are dropped; null keeps all."""
+    """Candidates that the miner scores above this share of the positive's score are dropped; null
+    keeps all. Supplied negatives have no score, so all are kept."""
     group_size: Annotated[int, Field(ge=2)] | None = None
     """The paper's fixed group, in which positives displace hard negatives; null turns it off."""
     noise: Share = 0.0

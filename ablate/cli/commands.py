@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, data, launch
+from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, annotate, data, launch
 from ablate.cli.options import Address, Growth, Json, Only, Runs, Sets, Study, Tracking, example
 from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from ablate.learn.results import Results
+    from ablate.plan.confounds import Confound
     from ablate.plan.planner import Plan
     from ablate.run.ledger import Ledger
 
@@ -69,7 +70,7 @@ def plan(
     ledger = Ledger(runs)
     finished, seconds = _known(planned, ledger)
     guess = estimate(planned, seconds, finished)
-    notes = warnings(planned)
+    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
     if json_:
         content = planned.to_json() | {
             "finished": finished,
@@ -102,9 +103,11 @@ def run(
 
     growth = parse_nodes(nodes) if nodes else None
     planned = plan_of(study, set_, only)
-    finished, seconds = _known(planned, Ledger(runs))
+    ledger = Ledger(runs)
+    finished, seconds = _known(planned, ledger)
     guess = estimate(planned, seconds, finished)
-    show_plan(planned, finished, guess, warnings(planned))
+    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
+    show_plan(planned, finished, guess, notes)
     select = planned.study.select
     view = LiveView(out, select.key if select else None)
     try:
@@ -114,7 +117,7 @@ def run(
         return CLUSTER_CANNOT
     if not done.trained and not done.failed:
         out.print(f"Nothing to train: all {done.already} trials are already finished.")
-    _conclude(planned, Ledger(runs), tracking_uri, done.confirmed)
+    _conclude(planned, ledger, tracking_uri, done.confirmed)
     return SOME_FAILED if done.failed else DONE
 
 
@@ -216,6 +219,7 @@ def export(
 
 launch.register(app)
 data.register(app)
+annotate.register(app)
 
 
 def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
@@ -243,6 +247,16 @@ def _known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, float]]]
             finished += record.trial_id in ids
             seconds.append((record.spec, sum(record.seconds.values())))
     return finished, seconds
+
+
+def _data_warnings(planned: Plan, ledger: Ledger) -> list[Confound]:
+    """What the data share or lack, looked for where the run folder and the user keep them."""
+    from ablate.plan.overlaps import data_warnings
+    from trainables.data.cache import Cache
+
+    local = ledger.store.local
+    own = [] if local is None else [Cache(local / "cache")]
+    return data_warnings(planned, [*own, Cache.default()])
 
 
 def _require_records(planned: Plan, ledger: Ledger, runs: str) -> None:

@@ -9,7 +9,7 @@ from itertools import islice
 from ablate.plan.draft import Draft
 from ablate.plan.draws import Draw, count_draws, make_draws
 from ablate.plan.keys import PARAMS, STAND_INS, owners, without_foreign
-from ablate.plan.known import check_source
+from ablate.plan.known import check_source, check_supplied
 from ablate.plan.parts import Cell, Study
 from ablate.plan.space import Choice, Fixed, Grid
 from trainables.data.collections import parse_ref
@@ -93,6 +93,9 @@ def _check_sources(draft: Draft, study: Study) -> None:
             for train in study.listed("data.train"):
                 if isinstance(source, str) and isinstance(train, str):
                     draft.problems += check_source(key, source, train, draft.places[key])
+    if "supplied" in study.listed("data.negatives"):
+        for train in study.listed("data.train"):
+            draft.problems += check_supplied(str(train), draft.places["data.negatives"])
 
 
 def _check_refs(draft: Draft, study: Study) -> None:

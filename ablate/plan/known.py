@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trainables.data.collections import Ref, anywhere, parse_ref
+from trainables.data.collections import Ref, anywhere, fingerprint, parse_ref
+from trainables.data.collections.contexts import NEGATIVES as SUPPLIED
 from trainables.data.collections.refs import split_grade
+from trainables.data.sources import annotated_sources
 from trainables.errors import InvalidInput, Problem, unknown
 from trainables.model.backbones import PACKAGED, PREFIX
 from trainables.spec import Scalar
@@ -57,7 +59,20 @@ def check_source(key: str, value: str, train: str, place: str | None) -> list[Pr
     own = {file.name.removesuffix(".gz").removesuffix(".tsv") for file in files}
     known = ("qrels", *sorted(own)) if key == "data.human_labels" else (*sorted(own), *ANNOTATORS)
     name, _ = split_grade(value, key, place)
+    if name not in known and key == "data.machine_labels":
+        known += annotated_sources(fingerprint(str(folder)))
     return [] if name in known else [unknown(key, name, known, place)]
+
+
+def check_supplied(train: str, place: str | None) -> list[Problem]:
+    """Whether the collection `train` brings negatives of its own, where that can be known."""
+    folder = Path(parse_ref(train, "train").collection).expanduser()
+    if not any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
+        return []
+    if not (folder / "qrels").is_dir() or any((folder / "labels").glob(f"{SUPPLIED}.tsv*")):
+        return []
+    rule = f"'supplied' needs labels/{SUPPLIED}.tsv in {folder}, or files that bring negatives"
+    return [Problem("data.negatives", rule, None, None, place)]
 
 
 def _check_backbone(value: str, place: str | None) -> list[Problem]:

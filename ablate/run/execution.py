@@ -147,12 +147,13 @@ class StudyRun:
 
     def _prepare(self, jobs: Sequence[Job]) -> None:
         """Build what the trials share, once per distinct data and text settings."""
-        distinct: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        distinct: dict[tuple[Any, ...], Job] = {}
         for job in jobs:
             shared = [(k, v) for k, v in job.spec.items() if k.startswith(("data.", "encoder."))]
-            distinct.setdefault(tuple(shared), job.spec)
+            distinct.setdefault(tuple(shared), job)
         with self.watcher.working("Preparing the data"):
-            calls = [(baselines.prepare, spec, self.resources.cache) for spec in distinct.values()]
+            cache = self.resources.cache
+            calls = [(baselines.prepare, j.spec, j.refs, cache) for j in distinct.values()]
             summaries = self._remote(calls)
         self.folder.write("data.json", summaries)
         for line in dict.fromkeys(line for summary in summaries for line in summary["lines"]):

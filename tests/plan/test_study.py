@@ -215,7 +215,7 @@ def test_files_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
 
 
 def test_the_label_sources_that_can_be_made_are_those_of_prepare() -> None:
-    from trainables.prepare.annotate import ANNOTATORS
+    from trainables.prepare.annotators import ANNOTATORS
 
     assert tuple(ANNOTATORS) == known.ANNOTATORS
 
