@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+from ablate.plan.parts import Study
 from ablate.plan.planner import Plan, PlannedTrial
 from ablate.plan.written import write_study
 from ablate.run import baselines, confirm, sweep
@@ -24,13 +25,16 @@ from ablate.run.capacity import Capacity, Slots, slots, worker_need
 from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
 from ablate.run.ledger import Ledger, Record
-from ablate.run.trial import Job, Resources, is_done
-from trainables.data.collections import Ref, fingerprint, parse_ref
+from ablate.run.trial import Job, Resources, is_done, marks
+from trainables.data.collections import Ref, parse_ref
 
 VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
 )  # fmt: skip
 
+
+WATCHED: tuple[str, ...] = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
+"""Metrics of a split that is watched in training, beside the one that selects."""
 
 BASELINES = "baselines.json"
 """What each baseline was scored on: name -> reference -> fingerprint."""
@@ -114,7 +118,7 @@ class StudyRun:
         return self.done
 
     def _jobs(self, name: str, trials: Iterator[PlannedTrial], refs: Sequence[Ref]) -> None:
-        wanted = {ref.label: fingerprint(ref.collection) for ref in refs}
+        wanted = marks(refs)
         planned = list(trials)
         pending = [
             trial for trial in planned if not is_done(self.ledger.record(trial.trial_id), wanted)
@@ -142,13 +146,16 @@ class StudyRun:
         with self.watcher.working("Preparing the data"):
             calls = [(baselines.prepare, spec, self.resources.cache) for spec in distinct.values()]
             summaries = self._remote(calls)
+            watch = watched(self.plan.study)
+            if watch is not None and watch["passages"] is not None:
+                self._remote([(baselines.draw_part, watch, self.resources.cache)])
         self.folder.write("data.json", summaries)
         for line in dict.fromkeys(line for summary in summaries for line in summary["lines"]):
             self.watcher.note(line)
 
     def _baselines(self) -> None:
         """Score BM25 and every backbone as it comes, unless the study's folder has them."""
-        wanted = {ref.label: fingerprint(ref.collection) for ref in self._refs}
+        wanted = marks(self._refs)
         encoders: dict[tuple[Any, ...], Job] = {}
         for trial in self.plan.repeat({cell.name: 0 for cell in self.plan.cells}):
             settings = tuple(kv for kv in trial.flat.items() if kv[0].startswith("encoder."))
@@ -236,6 +243,7 @@ class StudyRun:
             spec=_anywhere(trial.flat),
             fingerprints=trial.fingerprints,
             refs=tuple(_absolute(str(ref), ref.collection) for ref in refs),
+            watch=watched(self.plan.study),
         )
 
     def _record(self, started: float) -> None:
@@ -253,6 +261,20 @@ class StudyRun:
             "already": self.done.already,
         }
         self.folder.write(f"executions/{int(started * 1000)}.json", content)
+
+
+def watched(study: Study) -> dict[str, Any] | None:
+    """What the study's trials score while they train, as a TrialTask takes it; None for nothing."""
+    if study.watch is None:
+        return None
+    ref = study.watch.ref
+    names = WATCHED if study.select is None else (study.select.metric, *WATCHED)
+    return {
+        "split": _absolute(str(ref), ref.collection),
+        "every": study.watch.every,
+        "passages": study.watch.passages,
+        "metrics": list(dict.fromkeys(names)),
+    }
 
 
 def choose(plan: Plan, ledger: Ledger) -> dict[str, int]:

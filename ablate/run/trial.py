@@ -10,13 +10,15 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.run.ledger import Ledger, Record
+from ablate.run.ledger import Ledger, Record, slug
+from trainables.data.collections import Ref, fingerprint, parse_refs
 from trainables.errors import InvalidInput
+from trainables.evaluation.means import beir_means
 
 if TYPE_CHECKING:
     from trainables.train import Outcome, TrialTask
@@ -36,6 +38,8 @@ class Job:
     spec: Mapping[str, Any]
     fingerprints: Mapping[str, str]
     refs: tuple[str, ...]
+    watch: Mapping[str, Any] | None = None
+    """What is scored while it trains: fields of `trainables.evaluation.watching.Watch`."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,21 @@ class Resources:
     checkpoint_steps: int = 200
 
 
-def is_done(record: Record | None, refs: Mapping[str, str]) -> bool:
-    """Whether the trial is finished and scored on every reference, on the data of `refs`."""
-    return (
-        record is not None
-        and record.state == "finished"
-        and all(record.evaluated.get(label) == print_ for label, print_ in refs.items())
-    )
+def marks(refs: Iterable[Ref]) -> dict[str, str]:
+    """Label -> identity of what it is scored on, of every reference and each of its judges."""
+    found: dict[str, str] = {}
+    for ref in refs:
+        found |= ref.marks(fingerprint(ref.collection))
+    return found
+
+
+def is_done(record: Record | None, wanted: Mapping[str, str]) -> bool:
+    """Whether the trial is finished and scored on every label of `wanted`, on that data."""
+    return record is not None and record.state == "finished" and _has(record, wanted)
+
+
+def _has(record: Record, wanted: Mapping[str, str]) -> bool:
+    return all(record.evaluated.get(label) == mark for label, mark in wanted.items())
 
 
 def execute(
@@ -73,7 +85,7 @@ def execute(
     record = _begin(job, ledger)
     output = ledger.store.scratch()
     try:
-        outcome = _run(job, resources, ledger, output, on_progress, callbacks)
+        outcome = _run(record, job, resources, output, on_progress, callbacks)
         ledger.publish(job.trial_id, output)
         record = _finished(record, outcome)
     except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result
@@ -121,9 +133,9 @@ def _begin(job: Job, ledger: Ledger) -> Record:
 
 
 def _run(
+    record: Record,
     job: Job,
     resources: Resources,
-    ledger: Ledger,
     output: Path,
     on_progress: Callable[[Mapping[str, float]], None],
     callbacks: tuple[Any, ...],
@@ -132,13 +144,17 @@ def _run(
     from trainables.train import TrialTask
 
     output.mkdir(parents=True)
+    ledger = Ledger(resources.runs)
     trained = ledger.checkpoint(job.trial_id)
+    refs, kept = _left(record, job.refs, ledger) if trained else (job.refs, {})
     task = TrialTask(
         spec=dict(job.spec),
-        refs=job.refs,
+        refs=refs,
         cache=resources.cache,
         output=str(output),
         trained=str(trained) if trained else None,
+        kept=kept,
+        watch=job.watch,
         checkpoint_steps=resources.checkpoint_steps,
     )
     if resources.workers > 1:
@@ -150,6 +166,28 @@ def _run(
         kept=lambda: ledger.store.fetch(resume),
     )
     return worker.run_here(task, reporter, threads=max(1, int(resources.cpus)))
+
+
+def _left(
+    record: Record, refs: Sequence[str], ledger: Ledger
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The references that a trained trial lacks, and folders of the runs that some of them need.
+
+    A run that was kept on the same data is judged again without a search.
+    """
+    left, kept = [], {}
+    for text in refs:
+        (ref,) = parse_refs(text)
+        mark = fingerprint(ref.collection)
+        if _has(record, ref.marks(mark)):
+            continue
+        left.append(text)
+        if record.evaluated.get(ref.label) == mark:
+            home = f"trials/{record.trial_id}/evaluations/{slug(ref.label)}"
+            folder = ledger.store.fetch(home)
+            if folder is not None:
+                kept[ref.label] = str(folder)
+    return tuple(left), kept
 
 
 def _run_group(
@@ -168,11 +206,12 @@ def _run_group(
 
 
 def _finished(record: Record, outcome: Outcome) -> Record:
+    metrics = {**record.metrics, **outcome.metrics}
     return replace(
         record,
         state="finished",
         finished=time.time(),
-        metrics={**record.metrics, **outcome.metrics},
+        metrics=metrics | beir_means(metrics),
         seconds={**record.seconds, **outcome.seconds},
         evaluated={**record.evaluated, **outcome.evaluated},
     )
