@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, annotate, data, launch
+from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, annotate, data, evaluate, launch
 from ablate.cli.options import Address, Growth, Json, Only, Runs, Sets, Study, Tracking, example
 from trainables.errors import InvalidInput, Problem
 
@@ -132,6 +132,7 @@ def train(
     from ablate.cli import show
     from ablate.plan.study import load_study, one_trial
     from ablate.run.capacity import ClusterCannot
+    from ablate.run.execution import watched
     from ablate.run.single import train_one
 
     loaded = load_study(study, _pairs(set_))
@@ -140,7 +141,12 @@ def train(
     try:
         with show.counting("training", "steps") as bar:
             result = train_one(
-                flat, refs, workers, out, lambda row: bar(int(row["step"]), int(row["steps"]))
+                flat,
+                refs,
+                workers,
+                out,
+                lambda row: bar(int(row["step"]), int(row["steps"])),
+                watched(loaded),
             )
     except ClusterCannot as error:
         show.err.print(f"[red]The cluster cannot run this trial:[/red] {error}")
@@ -151,22 +157,6 @@ def train(
     show.metrics(result["metrics"])
     show.out.print(f"Written: {out}/result.json and {out}/checkpoint/")
     return DONE
-
-
-@app.command(epilog=example("ablate evaluate runs/trials/ID/checkpoint --on nq/test --out scores"))
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A checkpoint's folder or a Hugging Face name.")],
-    on: Annotated[list[str], typer.Option(help="NAME|PATH/SPLIT; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json, TREC runs and scores.")],
-) -> None:
-    """Score any Hugging Face or sentence-transformers model on test collections."""
-    from ablate.cli import show
-    from ablate.run.single import evaluate_one
-
-    with show.counting("encoding", "passages") as bar:
-        metrics = evaluate_one(model, on, out, bar)
-    show.metrics(metrics)
-    show.out.print(f"Written: {out}/metrics.json and a folder for each reference")
 
 
 @app.command(epilog=example("ablate report quickstart --runs runs"))
@@ -217,6 +207,7 @@ def export(
     show.out.print(f"{rows} trials: {out}")
 
 
+evaluate.register(app)
 launch.register(app)
 data.register(app)
 annotate.register(app)

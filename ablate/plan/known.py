@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trainables.data.collections import Ref, anywhere, fingerprint, parse_ref
+from trainables.data.collections import Ref, anywhere, fingerprint, parse_ref, parse_refs
 from trainables.data.collections.contexts import NEGATIVES as SUPPLIED
 from trainables.data.collections.refs import split_grade
 from trainables.data.sources import annotated_sources
@@ -32,6 +32,18 @@ def check_ref(key: str, text: object, place: str) -> tuple[Ref | None, list[Prob
         return parse_ref(text, None, place, key), []
     except InvalidInput as error:
         return None, list(error.problems)
+
+
+def check_refs(key: str, text: object, place: str) -> tuple[tuple[Ref, ...], list[Problem]]:
+    """What `NAME|PATH/SPLIT[>=GRADE][:SOURCE[>=GRADE]]...` names, or why it cannot be anything."""
+    if not isinstance(text, str):
+        return (), [Problem(key, "must be a split, such as nq/test", text, None, place)]
+    try:
+        refs = parse_refs(text, place, key)
+    except InvalidInput as error:
+        return (), list(error.problems)
+    judges = [(ref.collection, str(judge)) for ref in refs for judge in ref.judges]
+    return refs, [p for name, judge in judges for p in check_source(key, judge, name, place)]
 
 
 def check_known(key: str, value: Scalar, place: str | None) -> list[Problem]:

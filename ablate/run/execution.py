@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+from ablate.plan.parts import Study
 from ablate.plan.planner import Plan, PlannedTrial
 from ablate.plan.written import write_study
 from ablate.run import baselines, confirm, sweep
@@ -32,6 +33,9 @@ VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
 )  # fmt: skip
 
+
+WATCHED: tuple[str, ...] = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
+"""Metrics of a split that is watched in training, beside the one that selects."""
 
 BASELINES = "baselines.json"
 """What each baseline was scored on: name -> reference -> fingerprint."""
@@ -155,6 +159,9 @@ class StudyRun:
             cache = self.resources.cache
             calls = [(baselines.prepare, j.spec, j.refs, cache) for j in distinct.values()]
             summaries = self._remote(calls)
+            watch = watched(self.plan.study)
+            if watch is not None and watch["passages"] is not None:
+                self._remote([(baselines.draw_part, watch, self.resources.cache)])
         self.folder.write("data.json", summaries)
         for line in dict.fromkeys(line for summary in summaries for line in summary["lines"]):
             self.watcher.note(line)
@@ -251,11 +258,15 @@ class StudyRun:
             refs=tuple(_moved(str(ref), ref.collection) for ref in refs),
             wanted=self._wanted(refs),
             claim=self.leases.place(trial.trial_id),
+            watch=watched(self.plan.study),
         )
 
     def _wanted(self, refs: Sequence[Ref]) -> dict[str, str]:
-        """Label of each reference -> fingerprint of the collection that it is to be scored on."""
-        return {ref.label: self.plan.fingerprints[ref.collection] for ref in refs}
+        """Label -> identity of what it is to be scored on, of every reference and its judges."""
+        found: dict[str, str] = {}
+        for ref in refs:
+            found |= ref.marks(self.plan.fingerprints[ref.collection])
+        return found
 
     def _alone(self, what: str) -> AbstractContextManager[None]:
         """The block that follows is done by one driver of this study at a time."""
@@ -276,6 +287,20 @@ class StudyRun:
             "already": self.done.already,
         }
         self.folder.write(f"executions/{int(started * 1000)}.json", content)
+
+
+def watched(study: Study) -> dict[str, Any] | None:
+    """What the study's trials score while they train, as a TrialTask takes it; None for nothing."""
+    if study.watch is None:
+        return None
+    ref = study.watch.ref
+    names = WATCHED if study.select is None else (study.select.metric, *WATCHED)
+    return {
+        "split": _moved(str(ref), ref.collection),
+        "every": study.watch.every,
+        "passages": study.watch.passages,
+        "metrics": list(dict.fromkeys(names)),
+    }
 
 
 def choose(plan: Plan, ledger: Ledger) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablate.learn.agreement import agreements
 from ablate.learn.report.answer import answer
 from ablate.learn.report.document import (
     Block,
@@ -69,6 +70,10 @@ def _design(results: Results) -> Section:
         blocks += [Text("**Data.** What the run counted when it prepared them:")]
         lines = dict.fromkeys(line for summary in results.data for line in summary["lines"])
         blocks += [Points(tuple(lines))]
+    watched = agreements(results)
+    if watched:
+        blocks.append(Text("**Watched in training.** What a part of the passages is worth:"))
+        blocks.append(Points(tuple(f"{one}." for one in watched)))
     excluded = results.study.excluded()
     if excluded:
         blocks.append(Text("**Left out by design:**"))

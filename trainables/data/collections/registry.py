@@ -52,6 +52,12 @@ def form_of(path: Path) -> Form | None:
         return None
 
 
+def parts_of(name: str) -> tuple[str, ...]:
+    """The built-in collections that the set `name` consists of; none when it is no set."""
+    prefix = f"{name}/"
+    return tuple(entry for entry in COLLECTIONS if name == _MANY and entry.startswith(prefix))
+
+
 def is_collection(name: str) -> bool:
     """Whether `name` is a built-in collection or a path that holds one."""
     return entry_of(name) is not None or form_of(_path(name)) is not None
