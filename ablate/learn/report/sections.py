@@ -25,6 +25,7 @@ from ablate.learn.report.document import (
     signed,
     value,
 )
+from ablate.learn.report.gradients import gradients
 from ablate.learn.report.methods import design, methods, reproduce
 from ablate.learn.report.plots import differences, heat, learning, means
 from ablate.learn.report.threats import threats
@@ -35,7 +36,7 @@ from ablate.learn.stats import Summary
 def build(results: Results) -> Report:
     """The whole report."""
     builders = (
-        _design, _runs, _ranking, _differences, _grid, _other_metrics, _tuning, _curves,
+        _design, _runs, _ranking, _differences, _grid, _other_metrics, _tuning, _curves, gradients,
         _confirmation, _vault, _threats, _methods, _reproduce,
     )  # fmt: skip
     sections = (builder(results) for builder in builders)

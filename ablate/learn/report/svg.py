@@ -88,6 +88,14 @@ def circle(x: float, y: float, radius: float, style: str, full: str = "") -> str
     return f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">{inside}</circle>'
 
 
+def diamond(x: float, y: float, radius: float, style: str, full: str = "") -> str:
+    """A square on its corner; `full` is shown on pointing at it."""
+    inside = f"<title>{escape(full)}</title>" if full else ""
+    corners = ((x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y))
+    points = " ".join(f"{across:.1f},{up:.1f}" for across, up in corners)
+    return f'<polygon class="{style}" points="{points}">{inside}</polygon>'
+
+
 def path(points: Sequence[tuple[float, float]], style: str) -> str:
     """A polyline through the points."""
     joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
