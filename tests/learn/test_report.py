@@ -24,10 +24,10 @@ from tests.learn import fake
 
 VOID = {"meta", "br", "img", "hr", "input", "link"}
 SECTIONS = (
-    "Design", "What was run", "Ranking", "Which differences are real", "Over the grid",
-    "All metrics", "What tuning chose", "Learning curves", "Where the gradient goes",
+    "Design", "What was run", "Ranking", "Which differences are real",  "Over the grid",
+    "All metrics", "Chosen on dev, judged on test", "Learning curves", "Where the gradient goes",
     "One worker against several", "Openings of the test", "Threats to validity", "Methods",
-    "Reproduce",
+    "Reproduce", "Not in this report",
 )  # fmt: skip
 NASTY = '<script>alert(1)</script> & <b>"quoted"</b> | a'
 CONFIRMED = {
