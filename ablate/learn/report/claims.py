@@ -133,8 +133,8 @@ def _short(selector: Selector) -> str:
 
 def _table(tested: Sequence[Verdict]) -> Table:
     columns = (
-        "Claim", "Left", "Right", "Where", "Metric", "Expected", "Effect", "p corrected",
-        "Outcome", "Seeds", "Queries", "Cells used",
+        "Claim", "Outcome", "Effect", "p corrected", "Expected", "Left", "Right", "Where", "Metric",
+        "Seeds", "Queries", "Cells used",
     )  # fmt: skip
     rows = tuple(_row(name, found) for verdict in tested for name, found in _named(verdict))
     caption = "Left minus right with its 95 % interval; p of the outcome that it points to"
@@ -150,11 +150,11 @@ def _row(name: str, found: Finding) -> tuple[Value, ...]:
     expected = EXPECTED[contrast.expects].format(f"{contrast.margin:g}")
     adjusted = 1.0 if found.p_adjusted is None else found.p_adjusted
     return (
-        value(name), value(words(contrast.left)), value(words(contrast.right)), value(where),
-        value(f"{metric_title(found.metrics[0])} on {refs}"), value(expected),
-        value(difference(effect, low, high), effect), value(probability(adjusted), adjusted),
-        value(found.outcome), value(found.seeds), value(found.queries),
-        value(listing([*found.left, *found.right], limit=8)),
+        value(name), value(found.outcome), value(difference(effect, low, high), effect),
+        value(probability(adjusted), adjusted), value(expected), value(words(contrast.left)),
+        value(words(contrast.right)), value(where),
+        value(f"{metric_title(found.metrics[0])} on {refs}"), value(found.seeds),
+        value(found.queries), value(listing([*found.left, *found.right], limit=8)),
     )  # fmt: skip
 
 

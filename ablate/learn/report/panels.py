@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ablate.learn.report.figures import NARROW, WIDE, Figure, both
-from ablate.learn.report.svg import Scale, diamond, drawing, fit, line, rect, text
+from ablate.learn.report.svg import CHARACTER, Scale, diamond, drawing, fit, line, rect, text
 
 HEIGHT, HEADING = 122.0, 22.0
 WIDEST = 300.0
@@ -81,3 +81,26 @@ def _share(share: Share, row: str, x: float, y: float, width: float) -> list[str
             parts.append(diamond(middle, up(mark.expected), 4.5, "expected", words))
         parts.append(text(middle, bottom + 14, fit(mark.label, step + 6), "middle", "small soft"))
     return parts
+
+
+def share_bars(name: str, caption: str, label: str, bars: Sequence[tuple[str, float]]) -> Figure:
+    """Horizontal bars of shares between 0 and 1, in the order given."""
+    return both(name, caption, lambda narrow: _share_bars(bars, label, narrow))
+
+
+def _share_bars(bars: Sequence[tuple[str, float]], label: str, narrow: bool) -> str:
+    width, height = (NARROW, 40.0) if narrow else (WIDE, 26.0)
+    longest = CHARACTER * max(len(words) for words, _ in bars)
+    left = 4.0 if narrow else min(longest, 340.0) + 14
+    across = Scale(0.0, max(max(share for _, share in bars), 0.05), left, width - 60)
+    parts = []
+    for place, (words, share) in enumerate(bars):
+        y = height * place
+        if narrow:
+            parts.append(text(4, y + 13, fit(words, width - 8), full=words))
+        else:
+            parts.append(text(left - 10, y + 17, fit(words, left - 12), "end", full=words))
+        top = y + (19 if narrow else 5)
+        parts.append(rect(left, top, max(across(share) - left, 1.0), 16, "bar"))
+        parts.append(text(across(share) + 6, top + 12, f"{share:.1%}", style="num"))
+    return drawing(width, height * len(bars) + 4, label, parts)

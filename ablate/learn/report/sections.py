@@ -30,6 +30,7 @@ from ablate.learn.report.document import (
     value,
 )
 from ablate.learn.report.equality import equality
+from ablate.learn.report.factors import factors, interactions
 from ablate.learn.report.gradients import gradients
 from ablate.learn.report.methods import design, methods, reproduce
 from ablate.learn.report.plots import heat, learning, means
@@ -43,8 +44,8 @@ def build(results: Results, claims: Sequence[Claim] = ()) -> Report:
     """The whole report; `claims` are judged in it."""
     builders = (
         _design, _runs, _ranking, comparisons, equality, partial(claims_section, claims=claims),
-        _grid, other_metrics, per_set, choice, _curves, gradients, _confirmation, _vault, _threats,
-        _methods, _reproduce,
+        _grid, interactions, factors, other_metrics, per_set, choice, _curves, gradients,
+        _confirmation, _vault, _threats, _methods, _reproduce,
     )  # fmt: skip
     sections = [builder(results) for builder in builders]
     sections.append(_left_out(sections))

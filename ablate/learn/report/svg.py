@@ -96,6 +96,22 @@ def diamond(x: float, y: float, radius: float, style: str, full: str = "") -> st
     return f'<polygon class="{style}" points="{points}">{inside}</polygon>'
 
 
+def shape(which: int, x: float, y: float, radius: float, style: str, full: str = "") -> str:
+    """A mark of one of four shapes, so that series can be told apart without colour."""
+    kind = which % 4
+    if kind == 0:
+        return circle(x, y, radius, style, full)
+    if kind == 1:
+        return diamond(x, y, radius * 1.2, style, full)
+    inside = f"<title>{escape(full)}</title>" if full else ""
+    if kind == 2:
+        corners = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+    else:
+        corners = [(0, -1.3), (1.2, 1), (-1.2, 1)]
+    points = " ".join(f"{x + a * radius * 0.9:.1f},{y + b * radius * 0.9:.1f}" for a, b in corners)
+    return f'<polygon class="{style}" points="{points}">{inside}</polygon>'
+
+
 def path(points: Sequence[tuple[float, float]], style: str) -> str:
     """A polyline through the points."""
     joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
