@@ -219,7 +219,7 @@ def _winners_table(row: str, column: str, best: Sequence[Winner]) -> Table:
     columns = (column, "Best", "Runner-up", "Lead", "Beats all others", "Best in draws")
     rows = tuple(
         (
-            value(scalar(one.column), float(one.column) if _number(one.column) else None),
+            _level_value(one.column),
             value(scalar(one.winner)),
             value(scalar(one.runner_up)),
             difference_value(one.lead, one.low, one.high),
@@ -236,8 +236,9 @@ def _winners_table(row: str, column: str, best: Sequence[Winner]) -> Table:
     return Table(caption, columns, rows, frozenset({column, "Lead", "Best in draws"}))
 
 
-def _number(level: Level) -> bool:
-    return isinstance(level, (int, float)) and not isinstance(level, bool)
+def _level_value(level: Level) -> Value:
+    numeric = isinstance(level, (int, float)) and not isinstance(level, bool)
+    return value(scalar(level), float(level) if numeric else None)  # type: ignore[arg-type]
 
 
 def _interaction_table(row: str, column: str, found: Sequence[Interaction]) -> Table:

@@ -105,9 +105,9 @@ def shape(which: int, x: float, y: float, radius: float, style: str, full: str =
         return diamond(x, y, radius * 1.2, style, full)
     inside = f"<title>{escape(full)}</title>" if full else ""
     if kind == 2:
-        corners = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+        corners = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
     else:
-        corners = [(0, -1.3), (1.2, 1), (-1.2, 1)]
+        corners = [(0.0, -1.3), (1.2, 1.0), (-1.2, 1.0)]
     points = " ".join(f"{x + a * radius * 0.9:.1f},{y + b * radius * 0.9:.1f}" for a, b in corners)
     return f'<polygon class="{style}" points="{points}">{inside}</polygon>'
 
