@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, annotate, data, evaluate, launch
-from ablate.cli.options import Address, Growth, Json, Only, Runs, Sets, Study, Tracking, example
+from ablate.cli.options import (
+    Address,
+    Claims,
+    Growth,
+    Json,
+    Only,
+    Runs,
+    Sets,
+    Study,
+    Tracking,
+    example,
+)
 from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
+    from ablate.learn.claims import Claim
     from ablate.learn.results import Results
     from ablate.plan.confounds import Confound
     from ablate.plan.planner import Plan
@@ -96,6 +108,7 @@ def run(
     from ablate.cli.live import LiveView
     from ablate.cli.show import err, out
     from ablate.cli.show import plan as show_plan
+    from ablate.learn.claims import find_claims
     from ablate.plan.estimate import estimate, warnings
     from ablate.run.capacity import ClusterCannot, parse_nodes
     from ablate.run.execution import StudyRun
@@ -103,6 +116,7 @@ def run(
 
     growth = parse_nodes(nodes) if nodes else None
     planned = plan_of(study, set_, only)
+    claims = find_claims(study)
     ledger = Ledger(runs)
     finished, seconds = _known(planned, ledger)
     guess = estimate(planned, seconds, finished)
@@ -117,7 +131,7 @@ def run(
         return CLUSTER_CANNOT
     if not done.trained and not done.failed:
         out.print(f"Nothing to train: all {done.already} trials are already finished.")
-    _conclude(planned, ledger, tracking_uri, done.confirmed)
+    _conclude(planned, ledger, tracking_uri, done.confirmed, claims)
     return SOME_FAILED if done.failed else DONE
 
 
@@ -160,19 +174,21 @@ def train(
 
 
 @app.command(epilog=example("ablate report quickstart --runs runs"))
-def report(study: Study, set_: Sets = None, runs: Runs = "runs") -> None:
+def report(study: Study, set_: Sets = None, runs: Runs = "runs", claims: Claims = None) -> None:
     """Write the report of what the run folder holds so far, and print where it is."""
     from ablate.cli.show import out, ranking
+    from ablate.learn.claims import find_claims
     from ablate.learn.report import write_report
     from ablate.learn.results import collect
     from ablate.run.ledger import Ledger
 
     planned = plan_of(study, set_, None)
+    hypotheses = find_claims(study, claims)
     ledger = Ledger(runs)
     _require_records(planned, ledger, runs)
     results = collect(planned, ledger)
     ranking(results)
-    html, markdown = write_report(results, _report_folder(planned, ledger))
+    html, markdown = write_report(results, _report_folder(planned, ledger), hypotheses)
     out.print(f"Report: {html}\n        {markdown}")
 
 
@@ -262,7 +278,9 @@ def _report_folder(planned: Plan, ledger: Ledger) -> Path:
     return local if local is not None else Path(f"{planned.study.name}-report")
 
 
-def _conclude(planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any) -> None:
+def _conclude(
+    planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any, claims: Sequence[Claim]
+) -> None:
     from ablate.cli.show import confirmation, out, ranking
     from ablate.learn.report import write_report
     from ablate.learn.results import collect
@@ -271,7 +289,7 @@ def _conclude(planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any) ->
     ranking(results)
     if confirmed is not None:
         confirmation(confirmed, results.metric_keys[:CONFIRMED_METRICS])
-    html, _ = write_report(results, _report_folder(planned, ledger))
+    html, _ = write_report(results, _report_folder(planned, ledger), claims)
     out.print(f"\nReport:  {html}")
     _track(results, ledger, uri)
 

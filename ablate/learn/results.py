@@ -107,6 +107,11 @@ class CellResult:
         """How many of the cell's trials failed."""
         return sum(trial.state == "failed" for trial in self.trials)
 
+    @property
+    def lost(self) -> int:
+        """How many of the cell's trials ended without a result: failed, or stopped early."""
+        return sum(trial.state in {"failed", "stopped"} for trial in self.trials)
+
 
 @dataclass(frozen=True)
 class Results:
@@ -155,6 +160,12 @@ class Results:
         """The distinct values that a key of a trial takes over the whole study."""
         found = (trial.planned.flat.get(key) for trial in self.trials)
         return tuple(dict.fromkeys(found))
+
+    @property
+    def grid(self) -> dict[str, NDArray[np.float64]]:
+        """Per scored cell, best first, the primary metric's scores [seeds, queries]."""
+        found = self.scores.grid(self.primary)
+        return {cell.name: found[cell.name] for cell in self.scored}
 
     @property
     def untrained(self) -> str | None:

@@ -73,18 +73,24 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many random draws every cell gets, and the seed they are made from."""
+    """How many random draws every cell gets, the seed they are made from, and the price of one
+    human label, in any currency."""
 
     draws_per_cell: int | None = None
     seed: int = 0
+    label_price: float | None = None
 
 
 @dataclass(frozen=True)
 class Select:
-    """What the winner of a cell's draws is chosen by: the greatest `metric` on a dev split."""
+    """What the winner of a cell's draws is chosen by: the greatest `metric` on a dev split.
+
+    `equal_within` is the difference in that metric up to which two cells count as equal.
+    """
 
     ref: Ref
     metric: str
+    equal_within: float | None = None
 
     @property
     def key(self) -> str:

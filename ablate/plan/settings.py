@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Union
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -24,6 +25,11 @@ _COUNT = Annotated[int, Field(ge=1)]
 _BUDGET: Mapping[str, TypeAdapter[Any]] = {
     "draws_per_cell": TypeAdapter(_COUNT, config=_STRICT),
     "seed": TypeAdapter(Annotated[int, Field(ge=0)], config=_STRICT),
+    "label_price": TypeAdapter(Annotated[float, Field(gt=0)], config=_STRICT),
+}
+_SELECT: Mapping[str, TypeAdapter[Any]] = {
+    "maximize": TypeAdapter(Any),
+    "equal_within": TypeAdapter(Annotated[float, Field(gt=0, lt=1)], config=_STRICT),
 }
 _RESOURCES: Mapping[str, TypeAdapter[Any]] = {
     "workers": TypeAdapter(_COUNT, config=_STRICT),
@@ -44,7 +50,7 @@ SETTINGS: tuple[str, ...] = (
     *(f"confirm.{name}" for name in _CONFIRM),
     *(f"watch.{name}" for name in _WATCH),
     "watch.split",
-    "select.maximize",
+    *(f"select.{name}" for name in _SELECT),
 )
 """Every dotted key of a block that holds no key of a trial."""
 
@@ -111,21 +117,21 @@ def read_evaluate(draft: Draft, entry: Entry | None) -> None:
 
 
 def read_select(draft: Draft, entries: Entries) -> None:
-    """`maximize: NAME|PATH/SPLIT/METRIC` on a dev split; needed when something is tuned."""
-    for key, entry in entries.items():
-        place = entry.place()
-        if key != "maximize":
-            rule = "is not a key of select; known: maximize"
-            draft.wrong(f"select.{key}", rule, None, place, nearest(key, ["maximize"]))
-        elif isinstance(entry.value, str) and "/" in entry.value:
-            draft.select = _select(draft, entry.value, place)
+    """`maximize: NAME|PATH/SPLIT/METRIC` on a dev split, needed when something is tuned; and
+    `equal_within: NUMBER`."""
+    others = {key: entry for key, entry in entries.items() if key != "maximize"}
+    margin = _read_numbers(draft, "select", others, _SELECT)
+    if "maximize" in entries:
+        entry = entries["maximize"]
+        if isinstance(entry.value, str) and "/" in entry.value:
+            chosen = _select(draft, entry.value, entry.place())
+            draft.select = None if chosen is None else replace(chosen, **margin)
         else:
             rule = "must be a split and a metric, such as nq/dev/mrr_at_10"
-            draft.wrong("select.maximize", rule, entry.value, place)
-    if "maximize" not in entries and "tune" in draft.blocks.values():
-        rule = (
-            "is missing: tune needs a metric on a dev split to choose by, such as nq/dev/mrr_at_10"
-        )
+            draft.wrong("select.maximize", rule, entry.value, entry.place())
+    elif "tune" in draft.blocks.values() or others:
+        why = "tune needs" if "tune" in draft.blocks.values() else "select needs"
+        rule = f"is missing: {why} a metric on a dev split to choose by, such as nq/dev/mrr_at_10"
         draft.wrong("select.maximize", rule, None, draft.source)
 
 

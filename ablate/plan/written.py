@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ablate.plan.parts import Axis, Study, Watch
+from ablate.plan.parts import Axis, Select, Study, Watch
 
 
 def write_study(study: Study) -> str:
@@ -19,7 +19,7 @@ def write_study(study: Study) -> str:
         "tune": {key: space.to_yaml() for key, space in study.tune.items()},
         "repeat": {"seed": list(study.seeds)},
         "budget": {k: v for k, v in asdict(study.budget).items() if v is not None},
-        "select": {"maximize": f"{study.select.ref}/{study.select.metric}"} if study.select else {},
+        "select": _select(study.select) if study.select else {},
         "evaluate": [str(ref) for ref in study.evaluate],
         "watch": _watch(study.watch) if study.watch else {},
         "exclude": [
@@ -39,6 +39,11 @@ def write_study(study: Study) -> str:
 def _watch(watch: Watch) -> dict[str, Any]:
     written = {"split": str(watch.ref), "every": watch.every, "passages": watch.passages}
     return {key: value for key, value in written.items() if value is not None}
+
+
+def _select(select: Select) -> dict[str, Any]:
+    margin = {} if select.equal_within is None else {"equal_within": select.equal_within}
+    return {"maximize": f"{select.ref}/{select.metric}", **margin}
 
 
 def _options(axis: Axis) -> list[Any] | dict[str, Any]:
