@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, data, launch
+from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, compare, data, launch, tracking
 from ablate.cli.options import Address, Growth, Json, Only, Runs, Sets, Study, Tracking, example
 from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
-    from ablate.learn.results import Results
     from ablate.plan.planner import Plan
     from ablate.run.ledger import Ledger
 
@@ -95,6 +94,7 @@ def run(
     from ablate.cli.live import LiveView
     from ablate.cli.show import err, out
     from ablate.cli.show import plan as show_plan
+    from ablate.learn.tracking.filler import Filler
     from ablate.plan.estimate import estimate, warnings
     from ablate.run.capacity import ClusterCannot, parse_nodes
     from ablate.run.execution import StudyRun
@@ -106,15 +106,17 @@ def run(
     guess = estimate(planned, seconds, finished)
     show_plan(planned, finished, guess, warnings(planned))
     select = planned.study.select
-    view = LiveView(out, select.key if select else None)
-    try:
-        done = StudyRun(planned, runs, view, address, growth).run()
-    except ClusterCannot as error:
-        err.print(f"[red]The cluster cannot run this study:[/red] {error}")
-        return CLUSTER_CANNOT
-    if not done.trained and not done.failed:
-        out.print(f"Nothing to train: all {done.already} trials are already finished.")
-    _conclude(planned, Ledger(runs), tracking_uri, done.confirmed)
+    with Filler(planned, runs, tracking_uri) as filler:
+        view = LiveView(out, select.key if select else None, on_record=filler.changed)
+        try:
+            done = StudyRun(planned, runs, view, address, growth).run()
+        except ClusterCannot as error:
+            err.print(f"[red]The cluster cannot run this study:[/red] {error}")
+            return CLUSTER_CANNOT
+        if not done.trained and not done.failed:
+            out.print(f"Nothing to train: all {done.already} trials are already finished.")
+        _conclude(planned, Ledger(runs), done.confirmed)
+        tracking.follow(filler, tracking.command("track", study, set_, runs, tracking_uri))
     return SOME_FAILED if done.failed else DONE
 
 
@@ -176,25 +178,11 @@ def report(study: Study, set_: Sets = None, runs: Runs = "runs") -> None:
 
     planned = plan_of(study, set_, None)
     ledger = Ledger(runs)
-    _require_records(planned, ledger, runs)
+    require_records(planned, ledger, runs)
     results = collect(planned, ledger)
     ranking(results)
     html, markdown = write_report(results, _report_folder(planned, ledger))
     out.print(f"Report: {html}\n        {markdown}")
-
-
-@app.command(epilog=example("ablate track quickstart --tracking-uri http://127.0.0.1:5000"))
-def track(
-    study: Study, set_: Sets = None, runs: Runs = "runs", tracking_uri: Tracking = None
-) -> int:
-    """Fill MLflow from the run folder; what is already there is not written twice."""
-    from ablate.learn.results import collect
-    from ablate.run.ledger import Ledger
-
-    planned = plan_of(study, set_, None)
-    ledger = Ledger(runs)
-    _require_records(planned, ledger, runs)
-    return DONE if _track(collect(planned, ledger), ledger, tracking_uri) else SOME_FAILED
 
 
 @app.command(epilog=example("ablate export quickstart --out trials.csv"))
@@ -216,6 +204,8 @@ def export(
 
 launch.register(app)
 data.register(app)
+tracking.register(app)
+compare.register(app)
 
 
 def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
@@ -245,7 +235,8 @@ def _known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, float]]]
     return finished, seconds
 
 
-def _require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
+def require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
+    """Raises InvalidInput, with what has been run, when the study has not."""
     if not ledger.store.exists(ledger.study(planned.study.name).path):
         rule = f"has not been run in {runs}; known: "
         known = ", ".join(ledger.store.children("studies")) or "none"
@@ -257,7 +248,7 @@ def _report_folder(planned: Plan, ledger: Ledger) -> Path:
     return local if local is not None else Path(f"{planned.study.name}-report")
 
 
-def _conclude(planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any) -> None:
+def _conclude(planned: Plan, ledger: Ledger, confirmed: Any) -> None:
     from ablate.cli.show import confirmation, out, ranking
     from ablate.learn.report import write_report
     from ablate.learn.results import collect
@@ -268,22 +259,3 @@ def _conclude(planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any) ->
         confirmation(confirmed, results.metric_keys[:CONFIRMED_METRICS])
     html, _ = write_report(results, _report_folder(planned, ledger))
     out.print(f"\nReport:  {html}")
-    _track(results, ledger, uri)
-
-
-def _track(results: Results, ledger: Ledger, uri: str | None) -> bool:
-    from ablate.cli.show import err, out
-    from ablate.learn.tracking import TrackingUnavailable, sync
-
-    try:
-        with out.status("Filling MLflow"):
-            summary = sync(results, ledger, uri)
-    except TrackingUnavailable as error:
-        err.print(f"[yellow]MLflow was not filled:[/yellow] {error}")
-        err.print(f"Nothing is lost; later: ablate track {results.study.name}")
-        return False
-    if summary.server_command:
-        out.print(f"MLflow:  {summary.server_command}")
-    out.print(f"Cells:   {summary.cells_url}")
-    out.print(f"Compare: {summary.compare_url}")
-    return True
