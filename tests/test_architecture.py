@@ -89,7 +89,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 DOORS: dict[str, tuple[str, ...]] = {
     "ray.train": ("trainables/worker.py",),
     "ray.tune": ("ablate/run/sweep.py",),
-    "mlflow": ("ablate/learn/tracking.py",),
+    "mlflow": ("ablate/learn/tracking/door.py",),
     "faiss": ("trainables/evaluation/search.py",),
     "transformers": (
         "trainables/model/encoder.py",
