@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ablate.plan.presets import presets
 from trainables.data.collections import COLLECTIONS
+from studies import findings
 from trainables.model.losses import LOSSES
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -41,6 +42,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "losses": _losses,
     "presets": _presets,
     "collections": _collections,
+    "findings": findings,
 }
 
 
