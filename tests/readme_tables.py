@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from studies import findings
+
 from ablate.plan.presets import presets
 from trainables.data.collections import COLLECTIONS
-from studies import findings
 from trainables.model.losses import LOSSES
 
 README = Path(__file__).resolve().parents[1] / "README.md"
