@@ -113,6 +113,8 @@ def test_a_study_chooses_on_dev_and_opens_test_for_the_chosen_alone(
     (opening,) = folder.openings()
     assert opening["references"] == ["tiny/test"] and set(opening["trials"]) == chosen
     assert set(folder.baselines()) == {"bm25", "untrained"}
+    (summary,) = folder.read("data.json")
+    assert [o["test"] for o in summary["audit"]["overlaps"]] == ["tiny/dev", "tiny/test"]
     assert best_cell(plan, ledger, choices) in choices
 
 
