@@ -12,6 +12,7 @@ from ablate.learn.report.document import (
     Section,
     Table,
     Text,
+    Value,
     listing,
     number,
     plural,
