@@ -241,7 +241,7 @@ class _Findings:
 
 
 def _find(plan: Plan, folder: StudyFolder, scores: Scores, seed: int) -> _Findings:
-    refs = [ref.label for ref in (*plan.test_refs, *plan.dev_refs)]
+    refs = [*(ref.label for ref in (*plan.test_refs, *plan.dev_refs)), *_judged(plan)]
     summaries = _summaries(scores, refs, seed)
     baselines = _baselines(folder, scores, refs)
     primary = primary_key(plan, list(summaries))
@@ -260,6 +260,12 @@ def _find(plan: Plan, folder: StudyFolder, scores: Scores, seed: int) -> _Findin
         comparisons=tuple(compare(grid, pairs.pairs, ALPHA, seed)) if pairs.pairs else (),
         seed_noise=_seed_noise(grid),
     )
+
+
+def _judged(plan: Plan) -> Iterator[str]:
+    """Labels of what further sources judge; after the splits' own, so they rank no cell."""
+    for ref in (*plan.test_refs, *plan.dev_refs):
+        yield from list(ref.marks(""))[1:]
 
 
 def _cells(

@@ -26,6 +26,7 @@ BLOCKS: tuple[str, ...] = (
     "budget",
     "select",
     "evaluate",
+    "watch",
     "exclude",
     "resources",
     "confirm",
@@ -98,6 +99,23 @@ class Select:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What is scored while a trial trains: a dev split, after every `every` steps.
+
+    Searched are `passages` of its passages, or (None) all.
+    """
+
+    ref: Ref
+    every: int
+    passages: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The beginning of the names of its metrics."""
+        return self.ref.label if self.passages is None else self.ref.part_label(self.passages)
+
+
+@dataclass(frozen=True)
 class Resources:
     """What one trial takes, and how many run at once; null runs as many as fit."""
 
@@ -142,6 +160,7 @@ class Study:
     evaluate: tuple[Ref, ...]
     budget: Budget = field(default_factory=Budget)
     select: Select | None = None
+    watch: Watch | None = None
     exclude: tuple[Exclusion, ...] = ()
     resources: Resources = field(default_factory=Resources)
     confirm: Confirm | None = None
@@ -161,7 +180,7 @@ class Study:
     def references(self) -> tuple[Ref, ...]:
         """Every split that trials are scored on: the one that selects, then `evaluate`."""
         select = () if self.select is None else (self.select.ref,)
-        return tuple(dict.fromkeys((*select, *self.evaluate)))
+        return tuple({ref.label: ref for ref in (*select, *self.evaluate)}.values())
 
     def listed(self, key: str) -> tuple[Scalar, ...]:
         """The values of a key, as far as the study lists them: not those of a range."""

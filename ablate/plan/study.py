@@ -10,7 +10,8 @@
               {label_price: NUMBER}       of one human label; puts money into the report
     select:   {maximize: COLLECTION/SPLIT/METRIC}   on a dev split; needed when something is tuned
               {equal_within: NUMBER}      difference in it up to which cells count as equal
-    evaluate: [COLLECTION/SPLIT>=GRADE]
+    evaluate: [COLLECTION/SPLIT>=GRADE:SOURCE>=GRADE]   by SOURCE too, alone and in union
+    watch:    {split: COLLECTION/SPLIT, every: STEPS, passages: N}   a dev split, scored in training
     exclude:  [{when: {KEY or LABEL: VALUES}, reason: TEXT}]   cells that are left out
     resources: {workers, cpus_per_worker, gpus_per_worker, max_concurrent_trials}
     confirm:  {workers: N}                the winner trained once more by N Ray Train workers
@@ -125,6 +126,7 @@ def _study(draft: Draft, name: str) -> Study:
         evaluate=draft.evaluate,
         budget=draft.budget,
         select=draft.select,
+        watch=draft.watch,
         exclude=draft.exclude,
         resources=draft.resources,
         confirm=draft.confirm,

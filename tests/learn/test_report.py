@@ -329,6 +329,22 @@ def test_a_reopened_test_is_told(tmp_path: Path) -> None:
     assert any(one.startswith("**The test was opened 2 times.**") for one in words)
 
 
+def test_what_the_data_share_is_told(tmp_path: Path) -> None:
+    plan, ledger = fake.plan_of(), Ledger(tmp_path)
+    fake.fill(plan, ledger)
+    shared = {
+        "train": "pydocs/train", "test": "pydocs/test", "test_queries": 12,
+        "test_queries_exact": 9, "test_queries_of": 300, "test_passages": 0,
+        "test_passages_exact": 0, "test_passages_of": 310, "conflicting": 0,
+    }  # fmt: skip
+    flaws = {"ref": "pydocs/test", "judgements": 310, "dangling": 0, "conflicting": 0}
+    summary = {"collection": "pydocs", "passages": 9214, "lines": []}
+    audit = {"overlaps": [shared], "flaws": [flaws]}
+    ledger.study("losses").write("data.json", [{**summary, "audit": audit}] * 2)
+    (words,) = (one for one in threats(collect(plan, ledger)) if one.startswith("**The data.**"))
+    assert words.count("12 of 300 (9 letter by letter) of pydocs/test in pydocs/train") == 1
+
+
 def test_tables_sort_and_colours_follow_the_reader(written: tuple[Path, Path]) -> None:
     html = written[0].read_text(encoding="utf-8")
     assert html.count('<button type="button">') > 40

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ablate.learn.agreement import agreements
 from ablate.learn.claims import Claim
 from ablate.learn.report.answer import answer
 from ablate.learn.report.choice import choice
@@ -89,6 +90,10 @@ def _design(results: Results) -> Section:
         blocks += [Text("**Data.** What the run counted when it prepared them:")]
         lines = dict.fromkeys(line for summary in results.data for line in summary["lines"])
         blocks += [Points(tuple(lines))]
+    watched = agreements(results)
+    if watched:
+        blocks.append(Text("**Watched in training.** What a part of the passages is worth:"))
+        blocks.append(Points(tuple(f"{one}." for one in watched)))
     excluded = results.study.excluded()
     if excluded:
         blocks.append(Text("**Left out by design:**"))
