@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainables.errors": (),
     "trainables.tokens": (),
     "trainables.spec": ("trainables.errors", "trainables.model.losses"),
+    "trainables.faults": ("trainables.errors",),
     "trainables.data": (*BASE, "trainables.data"),
     "trainables.model.losses": (),
     "trainables.model": (*BASE, "trainables.model"),
@@ -55,6 +56,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "trainables.spec",
         "trainables.data.cache",
         "trainables.data.collections",
+        "trainables.data.overlap",
+        "trainables.data.sources",
         "trainables.evaluation.metrics",
         "trainables.model.losses",
         "ablate.plan",
@@ -91,7 +94,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "transformers": (
         "trainables/model/encoder.py",
         "trainables/data/tokenize.py",
-        "trainables/prepare/annotate.py",
+        "trainables/prepare/judges.py",
     ),
 }
 LIGHT = (

@@ -9,11 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, compare, data, launch, tracking
-from ablate.cli.options import Address, Growth, Json, Only, Runs, Sets, Study, Tracking, example
+from ablate.cli import (
+    CLUSTER_CANNOT,
+    DONE,
+    SOME_FAILED,
+    annotate,
+    compare,
+    data,
+    evaluate,
+    launch,
+    tracking,
+)
+from ablate.cli.options import (
+    Address,
+    Claims,
+    Growth,
+    Json,
+    Only,
+    Runs,
+    Sets,
+    Study,
+    Tracking,
+    example,
+)
 from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
+    from ablate.learn.claims import Claim
+    from ablate.plan.confounds import Confound
     from ablate.plan.planner import Plan
     from ablate.run.ledger import Ledger
 
@@ -68,7 +91,7 @@ def plan(
     ledger = Ledger(runs)
     finished, seconds = _known(planned, ledger)
     guess = estimate(planned, seconds, finished)
-    notes = warnings(planned)
+    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
     if json_:
         content = planned.to_json() | {
             "finished": finished,
@@ -94,6 +117,7 @@ def run(
     from ablate.cli.live import LiveView
     from ablate.cli.show import err, out
     from ablate.cli.show import plan as show_plan
+    from ablate.learn.claims import find_claims
     from ablate.learn.tracking.filler import Filler
     from ablate.plan.estimate import estimate, warnings
     from ablate.run.capacity import ClusterCannot, parse_nodes
@@ -102,9 +126,12 @@ def run(
 
     growth = parse_nodes(nodes) if nodes else None
     planned = plan_of(study, set_, only)
-    finished, seconds = _known(planned, Ledger(runs))
+    claims = find_claims(study)
+    ledger = Ledger(runs)
+    finished, seconds = _known(planned, ledger)
     guess = estimate(planned, seconds, finished)
-    show_plan(planned, finished, guess, warnings(planned))
+    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
+    show_plan(planned, finished, guess, notes)
     select = planned.study.select
     with Filler(planned, runs, tracking_uri) as filler:
         view = LiveView(out, select.key if select else None, on_record=filler.changed)
@@ -115,7 +142,7 @@ def run(
             return CLUSTER_CANNOT
         if not done.trained and not done.failed:
             out.print(f"Nothing to train: all {done.already} trials are already finished.")
-        _conclude(planned, Ledger(runs), done.confirmed)
+        _conclude(planned, ledger, done.confirmed, claims)
         tracking.follow(filler, tracking.command("track", study, set_, runs, tracking_uri))
     return SOME_FAILED if done.failed else DONE
 
@@ -131,6 +158,7 @@ def train(
     from ablate.cli import show
     from ablate.plan.study import load_study, one_trial
     from ablate.run.capacity import ClusterCannot
+    from ablate.run.execution import watched
     from ablate.run.single import train_one
 
     loaded = load_study(study, _pairs(set_))
@@ -139,7 +167,12 @@ def train(
     try:
         with show.counting("training", "steps") as bar:
             result = train_one(
-                flat, refs, workers, out, lambda row: bar(int(row["step"]), int(row["steps"]))
+                flat,
+                refs,
+                workers,
+                out,
+                lambda row: bar(int(row["step"]), int(row["steps"])),
+                watched(loaded),
             )
     except ClusterCannot as error:
         show.err.print(f"[red]The cluster cannot run this trial:[/red] {error}")
@@ -152,36 +185,22 @@ def train(
     return DONE
 
 
-@app.command(epilog=example("ablate evaluate runs/trials/ID/checkpoint --on nq/test --out scores"))
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A checkpoint's folder or a Hugging Face name.")],
-    on: Annotated[list[str], typer.Option(help="NAME|PATH/SPLIT; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json, TREC runs and scores.")],
-) -> None:
-    """Score any Hugging Face or sentence-transformers model on test collections."""
-    from ablate.cli import show
-    from ablate.run.single import evaluate_one
-
-    with show.counting("encoding", "passages") as bar:
-        metrics = evaluate_one(model, on, out, bar)
-    show.metrics(metrics)
-    show.out.print(f"Written: {out}/metrics.json and a folder for each reference")
-
-
 @app.command(epilog=example("ablate report quickstart --runs runs"))
-def report(study: Study, set_: Sets = None, runs: Runs = "runs") -> None:
+def report(study: Study, set_: Sets = None, runs: Runs = "runs", claims: Claims = None) -> None:
     """Write the report of what the run folder holds so far, and print where it is."""
     from ablate.cli.show import out, ranking
+    from ablate.learn.claims import find_claims
     from ablate.learn.report import write_report
     from ablate.learn.results import collect
     from ablate.run.ledger import Ledger
 
     planned = plan_of(study, set_, None)
+    hypotheses = find_claims(study, claims)
     ledger = Ledger(runs)
     require_records(planned, ledger, runs)
     results = collect(planned, ledger)
     ranking(results)
-    html, markdown = write_report(results, _report_folder(planned, ledger))
+    html, markdown = write_report(results, _report_folder(planned, ledger), hypotheses)
     out.print(f"Report: {html}\n        {markdown}")
 
 
@@ -202,8 +221,10 @@ def export(
     show.out.print(f"{rows} trials: {out}")
 
 
+evaluate.register(app)
 launch.register(app)
 data.register(app)
+annotate.register(app)
 tracking.register(app)
 compare.register(app)
 
@@ -235,6 +256,16 @@ def _known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, float]]]
     return finished, seconds
 
 
+def _data_warnings(planned: Plan, ledger: Ledger) -> list[Confound]:
+    """What the data share or lack, looked for where the run folder and the user keep them."""
+    from ablate.plan.overlaps import data_warnings
+    from trainables.data.cache import Cache
+
+    local = ledger.store.local
+    own = [] if local is None else [Cache(local / "cache")]
+    return data_warnings(planned, [*own, Cache.default()])
+
+
 def require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
     """Raises InvalidInput, with what has been run, when the study has not."""
     if not ledger.store.exists(ledger.study(planned.study.name).path):
@@ -248,7 +279,7 @@ def _report_folder(planned: Plan, ledger: Ledger) -> Path:
     return local if local is not None else Path(f"{planned.study.name}-report")
 
 
-def _conclude(planned: Plan, ledger: Ledger, confirmed: Any) -> None:
+def _conclude(planned: Plan, ledger: Ledger, confirmed: Any, claims: Sequence[Claim]) -> None:
     from ablate.cli.show import confirmation, out, ranking
     from ablate.learn.report import write_report
     from ablate.learn.results import collect
@@ -257,5 +288,5 @@ def _conclude(planned: Plan, ledger: Ledger, confirmed: Any) -> None:
     ranking(results)
     if confirmed is not None:
         confirmation(confirmed, results.metric_keys[:CONFIRMED_METRICS])
-    html, _ = write_report(results, _report_folder(planned, ledger))
+    html, _ = write_report(results, _report_folder(planned, ledger), claims)
     out.print(f"\nReport:  {html}")
