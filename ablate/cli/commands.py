@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, data, launch
+from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, data, launch, upkeep
 from ablate.cli.options import Address, Growth, Json, Only, Runs, Sets, Study, Tracking, example
 from trainables.errors import InvalidInput, Problem
 
@@ -112,10 +112,13 @@ def run(
     except ClusterCannot as error:
         err.print(f"[red]The cluster cannot run this study:[/red] {error}")
         return CLUSTER_CANNOT
-    if not done.trained and not done.failed:
+    if not done.trained and not done.failed and not done.left_failed:
         out.print(f"Nothing to train: all {done.already} trials are already finished.")
+    if done.left_failed:
+        left = f"{len(done.left_failed)} trials that failed by their own fault are left so"
+        out.print(f"{left}; once more: ablate retry {planned.study.name} --failed --runs {runs}")
     _conclude(planned, Ledger(runs), tracking_uri, done.confirmed)
-    return SOME_FAILED if done.failed else DONE
+    return SOME_FAILED if done.failed or done.left_failed else DONE
 
 
 @app.command(epilog=example("ablate train quickstart --set loss.name=lse_pair --out out"))
@@ -216,6 +219,7 @@ def export(
 
 launch.register(app)
 data.register(app)
+upkeep.register(app)
 
 
 def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
