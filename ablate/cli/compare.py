@@ -83,6 +83,7 @@ def chosen_cells(results: Results, asked: Sequence[str]) -> tuple[CellResult, ..
         return results.cells
     names = [cell.name for cell in results.cells]
     numbers = {name.split()[0]: name for name in names}
+    numbers |= {number.lstrip("0"): name for number, name in numbers.items()}
     wrong = [word for word in asked if word not in names and word not in numbers]
     if wrong:
         raise InvalidInput([unknown("--cells", word, names) for word in wrong])

@@ -56,8 +56,8 @@ def connect(uri: str) -> Any:
     """A client whose store answered, in seconds or not at all."""
     from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in (("mlflow", "WARNING"), ("alembic", "WARNING"), ("urllib3", "ERROR")):
+        logging.getLogger(name).setLevel(level)
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         _create(Path(uri.removeprefix(SQLITE)))
     client = MlflowClient(tracking_uri=uri)

@@ -120,12 +120,9 @@ def sync(
         experiment = experiment_of(client, results.study.name, folder)
         files = {} if on_the_way else hashes(ledger, results.study.name)
         drawn = {} if on_the_way else figures(results)
-        views = saved_views(results)
-        if compared:
-            views = (*views, comparison_view(results, compared))
         one = _Sync(client, experiment, results, ledger, drawn)
         one.fill(files, progress)
-        one.describe_experiment(views)
+        one.describe_experiment()
         return one.summary(mask(uri), compared)
 
 
@@ -163,8 +160,8 @@ class _Sync:
         experiment, served = self.experiment.experiment_id, uri.startswith("http")
         base = uri.replace("***@", "") if served else f"http://127.0.0.1:{PORT}"
         command = None if served else server_command(uri, artifact_folder(self.ledger), PORT)
-        shown = compared or list(found)[:COMPARED]
-        view = comparison_view(self.results, compared).key if compared else "cells"
+        chosen = {name: found[name] for name in compared or list(found)[:COMPARED] if name in found}
+        view = self._compare(chosen) if compared and chosen else "cells"
         return SyncSummary(
             uri=uri,
             experiment_id=experiment,
@@ -174,7 +171,7 @@ class _Sync:
             cells=found,
             execution=self.ids[execution_key(self.results)],
             server_command=command,
-            compare_url=compare_url(base, experiment, [found[x] for x in shown if x in found]),
+            compare_url=compare_url(base, experiment, list(chosen.values())),
             charts_url=view_url(base, experiment, view, charts=True),
             cells_url=view_url(base, experiment, "cells"),
         )
@@ -294,16 +291,25 @@ class _Sync:
                 (Path(staged) / FIGURES_PAGE).write_text(page(self.drawn), encoding="utf-8")
             self.client.log_artifacts(run_id, staged)
 
-    def describe_experiment(self, views: Sequence[View]) -> None:
+    def describe_experiment(self) -> None:
         """Note and saved views, where they are not already so."""
         tags = self.experiment.tags
         note = describe(self.results)
         wanted = {NOTE: note, "mlflow.experimentKind": "custom_model_development"}
         wanted = _without_foreign_note(wanted, tags)
-        for view in views:
+        for view in saved_views(self.results):
             wanted |= _view_tag(view, tags)
+        self._tag_experiment(wanted)
+
+    def _compare(self, runs: Mapping[str, str]) -> str:
+        """The key of a saved view of these cells."""
+        view = comparison_view(self.results, runs)
+        self._tag_experiment(_view_tag(view, self.experiment.tags))
+        return view.key
+
+    def _tag_experiment(self, wanted: Mapping[str, str]) -> None:
         for key, value in wanted.items():
-            if tags.get(key) != value:
+            if self.experiment.tags.get(key) != value:
                 self.client.set_experiment_tag(self.experiment.experiment_id, key, value)
 
 

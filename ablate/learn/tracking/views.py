@@ -54,7 +54,7 @@ class View:
         }
         if self.charts:
             section = {"uuid": SECTION, "name": "Study", "display": True, "isReordered": True}
-            content["compareRunSections"] = [section]
+            content["compareRunSections"] = [{**section, "columns": min(2, len(self.charts))}]
             content["compareRunCharts"] = list(self.charts)
             content["isAccordionReordered"] = True
         packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode())
@@ -91,14 +91,17 @@ def saved_views(results: Results) -> tuple[View, ...]:
     )
 
 
-def comparison_view(results: Results, cells: Sequence[str]) -> View:
-    """The chosen cells side by side, in the table and in charts; the same cells, the same key."""
-    chosen = " ".join(sorted(cells))
-    names = ", ".join(f"'{name}'" for name in sorted(cells))
+def comparison_view(results: Results, runs: Mapping[str, str]) -> View:
+    """The chosen cells side by side, in the table and in charts; the same cells, the same key.
+
+    `runs` maps their names to the ids of their runs.
+    """
+    ids = sorted(runs.values())
+    listed = ", ".join(f"'{run_id}'" for run_id in ids)
     return View(
-        f"compare-{digest_of(chosen)}",
-        f"Compared: {chosen}"[:NAME_LENGTH],
-        f"{_search(results, 'cell')} and attributes.run_name IN ({names})",
+        f"compare-{digest_of(ids)}",
+        f"Compared: {', '.join(sorted(runs))}"[:NAME_LENGTH],
+        f"attributes.run_id IN ({listed})",
         _metric(results.primary),
         False,
         _cell_columns(results),
