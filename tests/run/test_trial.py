@@ -10,8 +10,8 @@ import pytest
 
 from ablate.run.execution import watched
 from ablate.run.ledger import Ledger
-from ablate.run.trial import Job, Resources, execute, is_done, marks
-from trainables.data.collections import parse_refs
+from ablate.run.trial import Job, Resources, execute, is_done
+from trainables.data.collections import fingerprint, parse_refs
 from trainables.model.encoder import Encoder
 from trainables.spec import TrialSpec
 
@@ -39,7 +39,8 @@ def test_a_finished_trial_is_judged_anew_from_its_kept_run(
     before = run.read_bytes()
     monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("it encodes"))
     judged = dataclasses.replace(job, refs=(f"{tiny_collection}/dev:weak",))
-    wanted = marks(parse_refs(judged.refs[0]))
+    (ref,) = parse_refs(judged.refs[0])
+    wanted = ref.marks(fingerprint(ref.collection))
     assert not is_done(first, wanted)
     second = execute(judged, resources, quiet)
     assert second.state == "finished" and is_done(second, wanted)
