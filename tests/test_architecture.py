@@ -102,6 +102,7 @@ LIGHT = (
     "ablate.plan.planner",
     "ablate.plan.presets",
     "ablate.plan.estimate",
+    "ablate.plan.overlaps",
     "ablate.run.ledger",
     "ablate.learn.report",
     "trainables.spec",
