@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainables.errors": (),
     "trainables.tokens": (),
     "trainables.spec": ("trainables.errors", "trainables.model.losses"),
+    "trainables.faults": ("trainables.errors",),
     "trainables.data": (*BASE, "trainables.data"),
     "trainables.model.losses": (),
     "trainables.model": (*BASE, "trainables.model"),
@@ -76,6 +77,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "ablate.learn": (
         "trainables.errors",
         "trainables.spec",
+        "trainables.data.cache",
+        "trainables.data.collections",
         "trainables.evaluation.metrics",
         "ablate.plan",
         "ablate.run.ledger",
@@ -88,7 +91,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 DOORS: dict[str, tuple[str, ...]] = {
     "ray.train": ("trainables/worker.py",),
     "ray.tune": ("ablate/run/sweep.py",),
-    "mlflow": ("ablate/learn/tracking.py",),
+    "mlflow": ("ablate/learn/tracking/door.py",),
     "faiss": ("trainables/evaluation/search.py",),
     "transformers": (
         "trainables/model/encoder.py",

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from trainables.errors import InvalidInput, Problem, nearest, unknown
 from trainables.model.losses import LOSSES
 
-BEHAVIOUR = 1
+BEHAVIOUR = 2
 """Version of what training and evaluation compute. Raised when the same spec gives new numbers."""
 
 Scalar = Union[str, int, float, bool, None]
@@ -125,6 +125,9 @@ class OptimSpec(Part):
     precision: Literal["float32", "bfloat16"] = "float32"
     chunk_size: Count | None = None
     """Texts per forward pass of the gradient cache; null keeps every activation."""
+    compile: bool = False
+    """Whether torch.compile makes the training's forward pass: a minute first, then faster steps
+    where the device gains from it. Evaluation is never compiled."""
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimSpec:

@@ -24,6 +24,13 @@ def prepare(spec: Mapping[str, Any], refs: Sequence[str], cache: str) -> dict[st
     return {**summary, "lines": list(_lines(summary)), "audit": audit.to_json()}
 
 
+def draw_part(watch: Mapping[str, Any], cache: str) -> None:
+    """Draw the passages that the trials watch, so that none of them waits for it."""
+    from trainables import worker
+
+    worker.watch_here(watch, cache)
+
+
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
     splits = ", ".join(
         f"{name} {counts['queries']:,}" for name, counts in summary["splits"].items()

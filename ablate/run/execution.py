@@ -17,20 +17,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+from ablate.plan.parts import Study
 from ablate.plan.planner import Plan, PlannedTrial
 from ablate.plan.written import write_study
 from ablate.run import baselines, confirm, sweep
 from ablate.run.capacity import Capacity, Slots, slots, worker_need
 from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
+from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
-from ablate.run.trial import Job, Resources, is_done
-from trainables.data.collections import Ref, fingerprint, parse_ref
+from ablate.run.trial import Job, Resources, is_done, is_settled
+from trainables.data.collections import Ref, anywhere, parse_ref
 
 VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
 )  # fmt: skip
 
+
+WATCHED: tuple[str, ...] = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
+"""Metrics of a split that is watched in training, beside the one that selects."""
 
 BASELINES = "baselines.json"
 """What each baseline was scored on: name -> reference -> fingerprint."""
@@ -56,6 +61,8 @@ class Execution:
     trained: int = 0
     failed: int = 0
     already: int = 0
+    left_failed: set[str] = field(default_factory=set)
+    """Trials that failed before and would fail again: only `ablate retry` runs them once more."""
     choices: Mapping[str, int] = field(default_factory=dict)
     confirmed: Mapping[str, Any] | None = None
 
@@ -84,6 +91,7 @@ class StudyRun:
             gpus=wanted.gpus_per_worker,
         )
         self.done = Execution()
+        self.leases = Leases(self.ledger.store)
         self._cluster = ExitStack()
         self._slots: Slots | None = None
         self._recorder: nodes.Recorder | None = None
@@ -91,35 +99,43 @@ class StudyRun:
     def run(self) -> Execution:
         """Bring the ledger to the study's end. Trials that fail are records, not exceptions.
 
-        Raises ClusterCannot when no trial can ever run, InvalidInput when the data are wrong.
+        Raises ClusterCannot when no trial can ever run, InvalidInput when the data are wrong,
+        StoreUnreachable when the run folder is not to be had.
         """
+        self.ledger.store.require()
         self.ledger.store.sweep_scratch()
         started = time.time()
         self.folder.write("plan.json", self.plan.to_json())
         self.folder.write("study.yaml", write_study(self.plan.study))
-        with self._cluster:
+        with self.leases, self._cluster:
             if self.plan.frozen_by_design:
                 self.done.choices = {cell.name: 0 for cell in self.plan.cells}
             else:
                 self._jobs("choosing on dev", self.plan.choose(), self.plan.dev_refs)
                 self.done.choices = choose(self.plan, self.ledger)
             self.folder.write("choices.json", dict(self.done.choices))
-            self._open_test()
+            with self._alone("openings"):
+                self._open_test()
             self._jobs("training", self.plan.repeat(self.done.choices), self._refs)
-            self._baselines()
-            self._confirm()
+            with self._alone("baselines"):
+                self._baselines()
+            with self._alone("confirmation"):
+                self._confirm()
         # Workers of a driver that was killed a moment ago may have left something since.
         self.ledger.store.sweep_scratch()
         self._record(started)
         return self.done
 
     def _jobs(self, name: str, trials: Iterator[PlannedTrial], refs: Sequence[Ref]) -> None:
-        wanted = {ref.label: fingerprint(ref.collection) for ref in refs}
-        planned = list(trials)
-        pending = [
-            trial for trial in planned if not is_done(self.ledger.record(trial.trial_id), wanted)
-        ]
-        self.done.already += len(planned) - len(pending)
+        wanted, pending = self._wanted(refs), []
+        for trial in trials:
+            record = self.ledger.record(trial.trial_id)
+            if not is_settled(record, wanted):
+                pending.append(trial)
+            elif is_done(record, wanted):
+                self.done.already += 1
+            else:
+                self.done.left_failed.add(trial.trial_id)
         if not pending:
             return
         slots = self._start()
@@ -129,7 +145,7 @@ class StudyRun:
         self._prepare(jobs)
         with self.watcher.phase(name, jobs, slots.count):
             watcher = self._recorder or self.watcher
-            records = sweep.run_jobs(jobs, self.resources, slots.count, watcher)
+            records = sweep.run_jobs(jobs, self.resources, slots.count, watcher, self.leases)
         self.done.trained += sum(record.state == "finished" for record in records)
         self.done.failed += sum(record.state != "finished" for record in records)
 
@@ -143,13 +159,16 @@ class StudyRun:
             cache = self.resources.cache
             calls = [(baselines.prepare, j.spec, j.refs, cache) for j in distinct.values()]
             summaries = self._remote(calls)
+            watch = watched(self.plan.study)
+            if watch is not None and watch["passages"] is not None:
+                self._remote([(baselines.draw_part, watch, self.resources.cache)])
         self.folder.write("data.json", summaries)
         for line in dict.fromkeys(line for summary in summaries for line in summary["lines"]):
             self.watcher.note(line)
 
     def _baselines(self) -> None:
         """Score BM25 and every backbone as it comes, unless the study's folder has them."""
-        wanted = {ref.label: fingerprint(ref.collection) for ref in self._refs}
+        wanted = self._wanted(self._refs)
         encoders: dict[tuple[Any, ...], Job] = {}
         for trial in self.plan.repeat({cell.name: 0 for cell in self.plan.cells}):
             settings = tuple(kv for kv in trial.flat.items() if kv[0].startswith("encoder."))
@@ -236,8 +255,22 @@ class StudyRun:
             identity=trial.flat,
             spec=_anywhere(trial.flat),
             fingerprints=trial.fingerprints,
-            refs=tuple(_absolute(str(ref), ref.collection) for ref in refs),
+            refs=tuple(_moved(str(ref), ref.collection) for ref in refs),
+            wanted=self._wanted(refs),
+            claim=self.leases.place(trial.trial_id),
+            watch=watched(self.plan.study),
         )
+
+    def _wanted(self, refs: Sequence[Ref]) -> dict[str, str]:
+        """Label -> identity of what it is to be scored on, of every reference and its judges."""
+        found: dict[str, str] = {}
+        for ref in refs:
+            found |= ref.marks(self.plan.fingerprints[ref.collection])
+        return found
+
+    def _alone(self, what: str) -> AbstractContextManager[None]:
+        """The block that follows is done by one driver of this study at a time."""
+        return self.leases.holding(f"{self.plan.study.name} {what}")
 
     def _record(self, started: float) -> None:
         if not (self.done.trained or self.done.failed or not self.folder.executions()):
@@ -254,6 +287,20 @@ class StudyRun:
             "already": self.done.already,
         }
         self.folder.write(f"executions/{int(started * 1000)}.json", content)
+
+
+def watched(study: Study) -> dict[str, Any] | None:
+    """What the study's trials score while they train, as a TrialTask takes it; None for nothing."""
+    if study.watch is None:
+        return None
+    ref = study.watch.ref
+    names = WATCHED if study.select is None else (study.select.metric, *WATCHED)
+    return {
+        "split": _moved(str(ref), ref.collection),
+        "every": study.watch.every,
+        "passages": study.watch.passages,
+        "metrics": list(dict.fromkeys(names)),
+    }
 
 
 def choose(plan: Plan, ledger: Ledger) -> dict[str, int]:
@@ -305,17 +352,17 @@ def _anywhere(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The spec with absolute paths, so that it means the same in every working directory."""
     train = str(flat["data.train"])
     backbone = str(flat["encoder.backbone"])
+    place = Path(backbone).expanduser()
     return {
         **flat,
-        "data.train": _absolute(train, parse_ref(train, "train").collection),
-        "encoder.backbone": _absolute(backbone, backbone),
+        "data.train": _moved(train, parse_ref(train, "train").collection),
+        "encoder.backbone": str(place.absolute()) if place.exists() else backbone,
     }
 
 
-def _absolute(text: str, path: str) -> str:
-    """`text` with `path`, its beginning, made absolute where it is a file or folder here."""
-    place = Path(path).expanduser()
-    return str(place.absolute()) + text[len(path) :] if place.exists() else text
+def _moved(text: str, collection: str) -> str:
+    """`text`, which begins with `collection`, in a form for every working directory."""
+    return anywhere(collection) + text[len(collection) :]
 
 
 def _version(package: str) -> str | None:

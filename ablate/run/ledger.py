@@ -35,6 +35,8 @@ class Record:
     fingerprints: Mapping[str, str]
     state: State = "planned"
     reason: str | None = None
+    own_fault: bool = False
+    """A failed trial that would fail again, so that only `ablate retry` runs it once more."""
     started: float | None = None
     finished: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)

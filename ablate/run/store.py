@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainables.errors import InvalidInput, Problem
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp"
 """Folder, below the root, of files that are not yet in place."""
+
+
+class StoreUnreachable(RuntimeError):
+    """The object store of a run folder does not answer, or lacks the bucket; the message says why.
+
+    It is not the user's text that is wrong, and nothing can be done until the store is there.
+    """
 
 
 class Store:
@@ -50,17 +58,18 @@ class Store:
 
     def read(self, path: str) -> bytes | None:
         """The content of a file, or None when it does not exist."""
-        try:
-            with self._files.open_input_stream(self.path(path)) as stream:
-                content: bytes = stream.read()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with self._reaching():
+            try:
+                with self._files.open_input_stream(self.path(path)) as stream:
+                    content: bytes = stream.read()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
         return content
 
     def write(self, path: str, content: bytes) -> None:
         """Put `content` at `path` in one step."""
         if self.local is None:
-            with self._files.open_output_stream(self.path(path)) as stream:
+            with self._reaching(), self._files.open_output_stream(self.path(path)) as stream:
                 stream.write(content)
             return
         target = self.local / path
@@ -83,11 +92,15 @@ class Store:
 
     def sweep_scratch(self) -> None:
         """Remove what processes of this host that no longer live left half-written."""
+        for draft in self.abandoned():
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def abandoned(self) -> list[Path]:
+        """Scratch of processes of this host that no longer live, when the root is local."""
         if self.local is None:
-            return
-        for draft in (self.local / TEMPORARY).glob(f"{socket.gethostname()}.*.*"):
-            if not _alive(int(draft.name.split(".")[-2])):
-                shutil.rmtree(draft, ignore_errors=True)
+            return []
+        drafts = sorted((self.local / TEMPORARY).glob(f"{socket.gethostname()}.*.*"))
+        return [draft for draft in drafts if not process_lives(draft.name)]
 
     def publish(self, folder: Path, path: str) -> None:
         """Move a local folder to `path`, replacing what stands there."""
@@ -95,7 +108,8 @@ class Store:
 
         if self.local is None:
             self.delete(path)
-            fs.copy_files(str(folder), self.path(path), destination_filesystem=self._files)
+            with self._reaching():
+                fs.copy_files(str(folder), self.path(path), destination_filesystem=self._files)
             shutil.rmtree(folder)
             return
         target = self.local / path
@@ -123,37 +137,95 @@ class Store:
         if self.local is not None:
             return self.local / path
         copy = self.scratch()
-        fs.copy_files(self.path(path), str(copy), source_filesystem=self._files)
+        copy.mkdir(parents=True)
+        with self._reaching():
+            fs.copy_files(self.path(path), str(copy), source_filesystem=self._files)
         return copy
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder stands at `path`."""
         from pyarrow import fs
 
-        found: bool = self._files.get_file_info(self.path(path)).type != fs.FileType.NotFound
-        return found
+        return bool(self._info(path).type != fs.FileType.NotFound)
+
+    def modified(self, path: str) -> float | None:
+        """When the file was written, in Unix seconds by the store's clock; None when absent."""
+        when: float | None = self._info(path).mtime_ns
+        return None if when is None else when / 1e9
+
+    def touch(self, path: str) -> None:
+        """Make an empty file, which may exist, as fresh as if it were written now."""
+        if self.local is None or not (self.local / path).exists():
+            self.write(path, b"")
+        else:
+            os.utime(self.local / path)
 
     def children(self, path: str) -> Iterator[str]:
         """Names of the files and folders directly below `path`, sorted."""
         from pyarrow import fs
 
         selector = fs.FileSelector(self.path(path), allow_not_found=True)
-        yield from sorted(info.base_name for info in self._files.get_file_info(selector))
+        with self._reaching():
+            found = self._files.get_file_info(selector)
+        yield from sorted(info.base_name for info in found)
+
+    def size(self, path: str) -> int:
+        """Bytes of a file, or of all files below a folder; 0 when absent."""
+        from pyarrow import fs
+
+        if self._info(path).type == fs.FileType.File:
+            return int(self._info(path).size)
+        selector = fs.FileSelector(self.path(path), allow_not_found=True, recursive=True)
+        with self._reaching():
+            return sum(info.size or 0 for info in self._files.get_file_info(selector))
 
     def delete(self, path: str) -> None:
         """Remove a file or a folder; nothing happens when it is absent."""
         from pyarrow import fs
 
-        kind = self._files.get_file_info(self.path(path)).type
-        if kind == fs.FileType.Directory:
-            self._files.delete_dir(self.path(path))
-        elif kind == fs.FileType.File:
-            self._files.delete_file(self.path(path))
+        kind = self._info(path).type
+        with self._reaching(), contextlib.suppress(FileNotFoundError):
+            if kind == fs.FileType.Directory:
+                self._files.delete_dir(self.path(path))
+            elif kind == fs.FileType.File:
+                self._files.delete_file(self.path(path))
+
+    def require(self) -> None:
+        """Raise StoreUnreachable when the root's object store or bucket is not there."""
+        from pyarrow import fs
+
+        if self.local is not None:
+            return
+        bucket = self._root.partition("/")[0]
+        with self._reaching():
+            found = self._files.get_file_info(bucket)
+        if found.type == fs.FileType.NotFound:
+            raise StoreUnreachable(f"{self.uri}: there is no bucket {bucket}; make it first")
+
+    def _info(self, path: str) -> Any:
+        with self._reaching():
+            return self._files.get_file_info(self.path(path))
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Errors of an object store, which name neither it nor a cause one can act on, reworded."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if self.local is not None:
+                raise
+            raise StoreUnreachable(f"{self.uri} cannot be reached: {error}") from error
 
 
-def _alive(pid: int) -> bool:
+def process_lives(name: str) -> bool:
+    """Whether the process of a name HOST.PID.ANYTHING lives; True for those of other hosts."""
+    host, pid, _ = name.rsplit(".", 2)
+    if host != socket.gethostname():
+        return True
     try:
-        os.kill(pid, 0)
+        os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
     except PermissionError:

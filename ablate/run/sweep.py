@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.run.capacity import Capacity, ClusterCannot, Nodes, worker_need
+from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.store import TEMPORARY
-from ablate.run.trial import Job, Resources, execute, lost
+from ablate.run.supply import Supply
+from ablate.run.trial import Job, Resources, TakenOver, execute, lost
+from trainables.faults import is_out_of_memory, out_of_memory
 
 DRIVER: Mapping[str, float] = {"node:__internal_head__": 0.0001}
 """What a function that only drives a worker group asks for: a place on the head node, which a spot
@@ -27,6 +30,8 @@ INFRASTRUCTURE_RETRIES = 3
 """Losses of a process or node, in a row without a step of progress, that a trial outlives."""
 NODE_WAIT_SECONDS = 3600
 """How long a worker group waits for its nodes before it asks anew: machines take minutes."""
+BATCH = 256
+"""Trials that go through one run of Tune, which keeps all of them in memory to its end."""
 OBJECT_STORE_BYTES = 200_000_000
 """Trials pass nothing through Ray's object store, so a local one stays small."""
 
@@ -52,6 +57,10 @@ def cluster(address: str | None, dashboard: bool) -> Iterator[Capacity]:
     """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Ctrl-C ends the driver, which ends its cluster; Tune would go on to its own end first.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    # The ledger is what a sweep goes on from.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -75,46 +84,51 @@ def cluster(address: str | None, dashboard: bool) -> Iterator[Capacity]:
 
 
 def run_jobs(
-    jobs: Sequence[Job], resources: Resources, concurrent: int, watcher: Watcher
+    jobs: Sequence[Job],
+    resources: Resources,
+    concurrent: int,
+    watcher: Watcher,
+    leases: Leases,
 ) -> list[Record]:
-    """Run the jobs, at most `concurrent` at once; returns their final records in any order."""
+    """Run the jobs, at most `concurrent` at once; returns the records of those run here.
+
+    Jobs that another driver is at are waited for, and run here when that driver dies.
+    """
     if not jobs:
         return []
     ledger = Ledger(resources.runs)
     place = f"{TEMPORARY}/{socket.gethostname()}.{os.getpid()}.sweep"
     ledger.store.write(f"{place}/mark", b"")
+    supply = Supply(jobs, ledger, leases, watcher.ended)
     records: list[Record] = []
-    left = list(jobs)
     try:
-        for _ in range(INFRASTRUCTURE_RETRIES + 1):
-            watch = _callback(ledger, watcher)
-            _fit(left, resources, concurrent, watch, f"{place}/mark")
+        while not supply.empty:
+            watch = _callback(ledger, watcher, supply)
+            _fit(supply, resources, concurrent, watch, place)
             records += watch.records
-            left = watch.never_started
-            if not left:
-                break
     finally:
-        ledger.store.delete(".tune")
         ledger.store.delete(place)
-    records += [lost(job, ledger, "no node stayed long enough to start it") for job in left]
     return records
 
 
-def _fit(jobs: Sequence[Job], resources: Resources, concurrent: int, watch: Any, mark: str) -> None:
+def _fit(supply: Supply, resources: Resources, concurrent: int, watch: Any, place: str) -> None:
+    """Run up to `BATCH` jobs of the supply through Tune."""
     from ray import tune
 
-    trial = tune.with_parameters(_tune_trial, resources=asdict(resources), mark=mark)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+    trial = tune.with_parameters(_tune_trial, resources=asdict(resources), mark=f"{place}/mark")
     tuner = tune.Tuner(
         tune.with_resources(trial, _request(resources)),
-        param_space={"job": tune.grid_search([_Opaque(job) for job in jobs])},
         tune_config=tune.TuneConfig(
+            search_alg=_searcher(supply),
+            num_samples=-1,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=f"{os.getpid()}",
-            storage_path=f"{Ledger(resources.runs).store.uri}/.tune",
+            name="tune",
+            storage_path=f"{Ledger(resources.runs).store.uri}/{place}",
             verbose=0,
             callbacks=[watch],
             log_to_file=False,
@@ -128,6 +142,36 @@ def _fit(jobs: Sequence[Job], resources: Resources, concurrent: int, watch: Any,
         if watch.blind:
             raise ClusterCannot(watch.blind) from None
         raise
+
+
+def _searcher(supply: Supply) -> Any:
+    """The supply as what Tune asks for trials. It ends after `BATCH`: Tune keeps every trial."""
+    from ray.tune.search import Searcher
+
+    class Next(Searcher):  # type: ignore[misc]
+        """Tune takes only subclasses of its own."""
+
+        handed_out = 0
+
+        def suggest(self, trial_id: str) -> Any:
+            if supply.all_out or self.handed_out >= BATCH:
+                return Searcher.FINISHED
+            job = supply.next()
+            if job is None:
+                return Searcher.FINISHED if supply.all_out else None
+            self.handed_out += 1
+            return {"job": _Opaque(job)}
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            """The callback has seen it."""
+
+        def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+            """The ledger is what a sweep goes on from."""
+
+        def __reduce__(self) -> tuple[type, tuple[()]]:
+            return (Searcher, ())
+
+    return Next()
 
 
 def remote(calls: Sequence[tuple[Any, ...]], need: Mapping[str, float]) -> list[Any]:
@@ -151,11 +195,14 @@ def remote(calls: Sequence[tuple[Any, ...]], need: Mapping[str, float]) -> list[
         raise error.cause from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Opaque:
-    """Keeps a job from being read as a search space of its own."""
+    """Keeps a job from being read as settings of its own, each with its text in Tune's memory."""
 
     job: Job
+
+    def __repr__(self) -> str:
+        return self.job.trial_id
 
 
 def _request(resources: Resources) -> dict[str, float]:
@@ -165,16 +212,23 @@ def _request(resources: Resources) -> dict[str, float]:
 def _tune_trial(config: Mapping[str, Any], resources: Mapping[str, Any], mark: str) -> None:
     """Run a job, unless the driver's `mark` in the run folder is not to be seen from here."""
     from ray import tune
-    from ray.tune.integration.ray_train import TuneReportCallback
 
     job: Job = config["job"].job
     if not Ledger(resources["runs"]).store.exists(mark):
         tune.report({"blind": _blind(resources["runs"])})
         return
-    callbacks = (TuneReportCallback(),) if resources["workers"] > 1 else ()
-    record = execute(
-        job, Resources(**resources), lambda metrics: tune.report(dict(metrics)), callbacks
-    )
+    callbacks: tuple[Any, ...] = ()
+    if resources["workers"] > 1:
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        callbacks = (TuneReportCallback(),)
+    try:
+        record = execute(
+            job, Resources(**resources), lambda metrics: tune.report(dict(metrics)), callbacks
+        )
+    except TakenOver:
+        tune.report({"taken_over": 1})
+        return
     tune.report({"state": record.state})
 
 
@@ -188,10 +242,9 @@ def _blind(runs: str) -> str:
 class _Events:
     """Tune's events as the watcher's, and what becomes of trials whose process or node is lost."""
 
-    def __init__(self, ledger: Ledger, watcher: Watcher) -> None:
-        self.ledger, self.watcher = ledger, watcher
+    def __init__(self, ledger: Ledger, watcher: Watcher, supply: Supply) -> None:
+        self.ledger, self.watcher, self.supply = ledger, watcher, supply
         self.records: list[Record] = []
-        self.never_started: list[Job] = []
         self.blind: str | None = None
         self._running: set[str] = set()
         self._steps: dict[str, float] = {}
@@ -231,6 +284,9 @@ class _Events:
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         job = trial.config["job"].job
+        if "taken_over" in (trial.last_result or {}):
+            self.supply.taken_over(job.trial_id)
+            return
         record = self.ledger.record(job.trial_id)
         if record is None or record.state == "running":
             record = lost(job, self.ledger, "the trial ended without a result")
@@ -239,23 +295,33 @@ class _Events:
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         job = trial.config["job"].job
         if job.trial_id not in self._running:
-            self.never_started.append(job)
+            if not self.supply.never_ran(job.trial_id):
+                reason = "no node stayed long enough to start it"
+                self._tell(lost(job, self.ledger, reason))
+            return
+        error = trial.get_error()
+        if error is not None and is_out_of_memory(error):
+            self._end(lost(job, self.ledger, out_of_memory(job.spec), own_fault=True))
             return
         again = f"{INFRASTRUCTURE_RETRIES + 1} times in a row without progress"
         self._end(lost(job, self.ledger, f"its process or node was lost {again}"))
 
     def _end(self, record: Record) -> None:
+        self.supply.end(record.trial_id)
+        self._tell(record)
+
+    def _tell(self, record: Record) -> None:
         self.records.append(record)
         self.watcher.ended(record)
 
 
-def _callback(ledger: Ledger, watcher: Watcher) -> Any:
+def _callback(ledger: Ledger, watcher: Watcher, supply: Supply) -> Any:
     from ray import tune
 
     class Watch(_Events, tune.Callback):  # type: ignore[misc]
         """Tune takes only subclasses of its own."""
 
-    return Watch(ledger, watcher)
+    return Watch(ledger, watcher, supply)
 
 
 def _id(trial: Any) -> str:

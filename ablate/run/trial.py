@@ -10,13 +10,15 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.run.ledger import Ledger, Record
-from trainables.errors import InvalidInput
+from ablate.run.ledger import Ledger, Record, slug
+from trainables.data.collections import fingerprint, parse_refs
+from trainables.evaluation.means import beir_means
+from trainables.faults import is_own, reason_of
 
 if TYPE_CHECKING:
     from trainables.train import Outcome, TrialTask
@@ -36,6 +38,13 @@ class Job:
     spec: Mapping[str, Any]
     fingerprints: Mapping[str, str]
     refs: tuple[str, ...]
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    """Label -> identity of what it is scored on, of every reference and each of its judges: what
+    being done takes."""
+    claim: str | None = None
+    """The driver's claim; a trial whose claim is gone has been taken over and ends unheard."""
+    watch: Mapping[str, Any] | None = None
+    """What is scored while it trains: fields of `trainables.evaluation.watching.Watch`."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,24 @@ class Resources:
     checkpoint_steps: int = 200
 
 
-def is_done(record: Record | None, refs: Mapping[str, str]) -> bool:
-    """Whether the trial is finished and scored on every reference, on the data of `refs`."""
-    return (
-        record is not None
-        and record.state == "finished"
-        and all(record.evaluated.get(label) == print_ for label, print_ in refs.items())
+def is_done(record: Record | None, wanted: Mapping[str, str]) -> bool:
+    """Whether the trial is finished and scored on every label of `wanted`, on that data."""
+    return record is not None and record.state == "finished" and _has(record, wanted)
+
+
+def _has(record: Record, wanted: Mapping[str, str]) -> bool:
+    return all(record.evaluated.get(label) == mark for label, mark in wanted.items())
+
+
+def is_settled(record: Record | None, wanted: Mapping[str, str]) -> bool:
+    """Whether running the trial would add nothing: it is done, or would fail as it did before."""
+    return is_done(record, wanted) or (
+        record is not None and record.state == "failed" and record.own_fault
     )
+
+
+class TakenOver(RuntimeError):
+    """Another driver has claimed the trial meanwhile; what it writes is what counts."""
 
 
 def execute(
@@ -67,29 +87,43 @@ def execute(
 ) -> Record:
     """Run the job and return its final record, which is in the ledger by then.
 
-    `callbacks` go to the Ray Train worker group, when the trial has one.
+    `callbacks` go to the Ray Train worker group, when the trial has one. Raises TakenOver, with
+    nothing written, when the job's claim was lost.
     """
     ledger = Ledger(resources.runs)
     record = _begin(job, ledger)
     output = ledger.store.scratch()
     try:
-        outcome = _run(job, resources, ledger, output, on_progress, callbacks)
-        ledger.publish(job.trial_id, output)
-        record = _finished(record, outcome)
-    except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result
-        record = _failed(record, error)
-        _keep_training(job, ledger, output)
-    ledger.write(record)
+        try:
+            outcome = _run(record, job, resources, output, on_progress, callbacks)
+            _require_claim(job, ledger)
+            ledger.publish(job.trial_id, output)
+            record = _finished(record, outcome)
+        except TakenOver:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result
+            _require_claim(job, ledger)
+            record = _failed(record, error)
+            _keep_training(job, ledger, output)
+        ledger.write(record)
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
     if record.state == "finished":
         ledger.store.delete(f"trials/{job.trial_id}/resume")
-    shutil.rmtree(output, ignore_errors=True)
     return record
 
 
-def lost(job: Job, ledger: Ledger, reason: str) -> Record:
+def _require_claim(job: Job, ledger: Ledger) -> None:
+    if job.claim is not None and not ledger.store.exists(job.claim):
+        raise TakenOver(job.trial_id)
+
+
+def lost(job: Job, ledger: Ledger, reason: str, own_fault: bool = False) -> Record:
     """Record that the job's process or node vanished more often than it is retried."""
     before = ledger.record(job.trial_id) or _new(job)
-    record = replace(before, state="failed", reason=reason, finished=time.time())
+    record = replace(
+        before, state="failed", reason=reason, own_fault=own_fault, finished=time.time()
+    )
     ledger.write(record)
     return record
 
@@ -110,6 +144,7 @@ def _begin(job: Job, ledger: Ledger) -> Record:
         before,
         state="running",
         reason=None,
+        own_fault=False,
         log_tail=(),
         started=before.started or time.time(),
         finished=None,
@@ -121,9 +156,9 @@ def _begin(job: Job, ledger: Ledger) -> Record:
 
 
 def _run(
+    record: Record,
     job: Job,
     resources: Resources,
-    ledger: Ledger,
     output: Path,
     on_progress: Callable[[Mapping[str, float]], None],
     callbacks: tuple[Any, ...],
@@ -132,13 +167,17 @@ def _run(
     from trainables.train import TrialTask
 
     output.mkdir(parents=True)
+    ledger = Ledger(resources.runs)
     trained = ledger.checkpoint(job.trial_id)
+    refs, kept = _left(record, job.refs, ledger) if trained else (job.refs, {})
     task = TrialTask(
         spec=dict(job.spec),
-        refs=job.refs,
+        refs=refs,
         cache=resources.cache,
         output=str(output),
         trained=str(trained) if trained else None,
+        kept=kept,
+        watch=job.watch,
         checkpoint_steps=resources.checkpoint_steps,
     )
     if resources.workers > 1:
@@ -150,6 +189,28 @@ def _run(
         kept=lambda: ledger.store.fetch(resume),
     )
     return worker.run_here(task, reporter, threads=max(1, int(resources.cpus)))
+
+
+def _left(
+    record: Record, refs: Sequence[str], ledger: Ledger
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The references that a trained trial lacks, and folders of the runs that some of them need.
+
+    A run that was kept on the same data is judged again without a search.
+    """
+    left, kept = [], {}
+    for text in refs:
+        (ref,) = parse_refs(text)
+        mark = fingerprint(ref.collection)
+        if _has(record, ref.marks(mark)):
+            continue
+        left.append(text)
+        if record.evaluated.get(ref.label) == mark:
+            home = f"trials/{record.trial_id}/evaluations/{slug(ref.label)}"
+            folder = ledger.store.fetch(home)
+            if folder is not None:
+                kept[ref.label] = str(folder)
+    return tuple(left), kept
 
 
 def _run_group(
@@ -168,11 +229,12 @@ def _run_group(
 
 
 def _finished(record: Record, outcome: Outcome) -> Record:
+    metrics = {**record.metrics, **outcome.metrics}
     return replace(
         record,
         state="finished",
         finished=time.time(),
-        metrics={**record.metrics, **outcome.metrics},
+        metrics=metrics | beir_means(metrics),
         seconds={**record.seconds, **outcome.seconds},
         evaluated={**record.evaluated, **outcome.evaluated},
     )
@@ -183,18 +245,8 @@ def _failed(record: Record, error: Exception) -> Record:
     return replace(
         record,
         state="failed",
-        reason=reason_of(error),
+        reason=reason_of(error, record.spec),
+        own_fault=is_own(error),
         finished=time.time(),
         log_tail=tuple(lines[-TAIL_LINES:]),
     )
-
-
-def reason_of(error: BaseException) -> str:
-    """One line that says why a trial failed, with the setting that would help when one would."""
-    name = type(error).__name__
-    if isinstance(error, MemoryError) or "OutOfMemory" in name or "out of memory" in str(error):
-        return "out of memory; lower optim.batch_size or set optim.chunk_size"
-    if isinstance(error, InvalidInput):
-        return "; ".join(str(problem) for problem in error.problems)
-    first = next(iter(str(error).splitlines()), "")
-    return first if name == "TrainingFailed" else f"{name}: {first}"

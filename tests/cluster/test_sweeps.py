@@ -17,6 +17,7 @@ from ablate.run import sweep
 from ablate.run.capacity import Capacity, ClusterCannot, parse_nodes, slots
 from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
+from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record, StudyFolder
 from ablate.run.trial import Job, Resources
 
@@ -88,6 +89,13 @@ def say(text: str) -> None:
     print(text, file=sys.__stdout__, flush=True)
 
 
+def run_jobs(
+    jobs: list[Job], resources: Resources, concurrent: int, watcher: sweep.Watcher
+) -> list[Record]:
+    with Leases(Ledger(resources.runs).store) as leases:
+        return sweep.run_jobs(jobs, resources, concurrent, watcher, leases)
+
+
 def some_jobs(count: int) -> list[Job]:
     return [Job(f"t{i}", "cell", i, {}, {}, {}, ()) for i in range(count)]
 
@@ -129,7 +137,7 @@ def test_nodes_come_for_trials_survive_a_loss_and_go(
         killer = threading.Thread(target=disturb)
         killer.start()
         with recorded(folder, seen, resources, growth) as watcher:
-            records = sweep.run_jobs(jobs, resources, count, watcher)
+            records = run_jobs(jobs, resources, count, watcher)
         killer.join()
         ended = time.time()
         wait_for(lambda: not fake.nodes(), 60, "the nodes to go")
@@ -164,7 +172,7 @@ def test_where_spot_is_refused_nodes_come_on_demand(
         sweep.cluster("auto", dashboard=True),
         recorded(folder, seen, resources, growth) as watcher,
     ):
-        records = sweep.run_jobs(jobs, resources, 2, watcher)
+        records = run_jobs(jobs, resources, 2, watcher)
     assert {record.state for record in records} == {"finished"}
     assert seen.notes == ["cpu-spot is refused while 2 trials wait: asking for 2 cpu-on-demand"]
     assert max(row["types"].get("cpu-on-demand", 0) for row in nodes.read(folder)) == 2
@@ -182,7 +190,7 @@ def test_groups_get_their_nodes_and_drivers_take_none(
     with running(FakeCluster(types, 3)) as fake, sweep.cluster("auto", dashboard=True):
         count = slots(resources, growth, None).count
         assert count == 2
-        records = sweep.run_jobs(jobs, resources, count, seen)
+        records = run_jobs(jobs, resources, count, seen)
         assert {record.state for record in records} == {"finished"}
         assert check_nodes(resources, {}) == 1 + len(fake.nodes())
         with pytest.raises(ClusterCannot, match="nowhere: ") as caught:

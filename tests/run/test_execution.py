@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from ablate.learn.results import collect
 from ablate.plan.planner import Plan, make_plan
 from ablate.plan.study import load_study
 from ablate.run.execution import best_cell, choose
+from ablate.run.lease import CLAIMS, DRIVERS
 from ablate.run.ledger import Ledger
 from ablate.run.store import TEMPORARY
 
@@ -35,7 +37,8 @@ compare: {{loss.name: [joint_lh, lse_pair]}}
 tune: {{optim.lr: [1.0e-3, {second_lr}]}}
 repeat: {{seed: [0, 1]}}
 select: {{maximize: {collection}/dev/ndcg_at_10}}
-evaluate: [{collection}/test]
+evaluate: [{collection}/test:weak]
+watch: {{split: {collection}/dev, every: 2, passages: 40}}
 resources: {{max_concurrent_trials: 2}}
 """
 
@@ -109,10 +112,17 @@ def test_a_study_chooses_on_dev_and_opens_test_for_the_chosen_alone(
     for record in ledger.records():
         opened = any(key.startswith("tiny/test/") for key in record.metrics)
         assert opened == (record.trial_id in chosen)
+        assert opened == ("tiny/test:union:weak/ndcg_at_10" in record.metrics)
         assert "tiny/dev/ndcg_at_10" in record.metrics
+        part = "tiny/dev:40-passages/ndcg_at_10"
+        assert [row["step"] for row in ledger.history(record.trial_id) if part in row] == [2, 4, 6]
+        assert record.metrics[part] >= record.metrics["tiny/dev/ndcg_at_10"]
     (opening,) = folder.openings()
     assert opening["references"] == ["tiny/test"] and set(opening["trials"]) == chosen
     assert set(folder.baselines()) == {"bm25", "untrained"}
+    labels = {"tiny/dev", "tiny/test", "tiny/test:machine:weak", "tiny/test:union:weak"}
+    assert set(folder.baselines()["bm25"]) == labels
+    assert "tiny/test:machine:weak/bpref" in collect(plan, ledger).metric_keys
     (summary,) = folder.read("data.json")
     assert [o["test"] for o in summary["audit"]["overlaps"]] == ["tiny/dev", "tiny/test"]
     assert best_cell(plan, ledger, choices) in choices
@@ -148,6 +158,27 @@ def test_a_killed_driver_is_resumed_without_repeating_what_was_finished(
     assert not (runs / ".tune").exists()
 
 
+def test_two_drivers_on_one_run_folder_run_each_trial_once(
+    study: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    processes = [start(study, runs) for _ in range(2)]
+    ends = []
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        ends.append(out.splitlines()[-1].split())
+    assert sum(int(end[1]) for end in ends) == 8, ends
+    assert findings(runs) == findings(undisturbed)
+    chosen = Ledger(runs).study("machinery").openings()[0]["trials"]
+    once = {r.trial_id: r.attempts for r in Ledger(runs).records()}
+    # A chosen trial of the first seed comes back for its test scores.
+    first = {t.trial_id for t in plan_of(study).choose()}
+    assert once == {trial: 1 + (trial in chosen and trial in first) for trial in once}
+    left = [p for place in (CLAIMS, DRIVERS, TEMPORARY) for p in (runs / place).iterdir()]
+    assert left == []
+
+
 def test_a_trial_that_fails_is_a_row_with_its_reason(
     tmp_path: Path, tiny_collection: str, tiny_backbone: str
 ) -> None:
@@ -163,3 +194,7 @@ def test_a_trial_that_fails_is_a_row_with_its_reason(
     (failed,) = (r for r in Ledger(tmp_path / "runs").records() if r.state == "failed")
     assert failed.reason is not None and "not finite at step" in failed.reason
     assert failed.log_tail and json.loads(failed.to_json())["attempts"] == 1
+    # It would fail again, so that running the study again leaves it as it is.
+    assert failed.own_fault
+    assert finish(study, tmp_path / "runs")[-1] == ["done", "0", "0", "2"]
+    assert Ledger(tmp_path / "runs").record(failed.trial_id) == failed

@@ -1,0 +1,144 @@
+"""Who does what when several drivers share a run folder.
+
+.leases/drivers/<owner>         kept fresh by a living driver
+.leases/claims/<name>@<owner>   what that driver does at the moment: a trial, a study's baselines
+
+Object stores lack atomic renames and creation of absent files only, so a claim needs neither: a
+driver writes its own claim, then lists. Of two drivers that write before they list, at least one
+sees the other; whoever sees another's living claim steps back and asks again later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from ablate.run.store import Store, StoreUnreachable, process_lives
+
+LEASE_SECONDS = 60.0
+"""A driver that kept its file fresh no later than so long ago is alive."""
+BEAT_SECONDS = 10.0
+WAIT_SECONDS = 1.0
+"""Mean time between two looks at what another driver has claimed."""
+
+DRIVERS, CLAIMS = ".leases/drivers", ".leases/claims"
+
+
+class Leases(AbstractContextManager["Leases"]):
+    """One driver's claims on a run folder; they end with the block."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        self._held: set[str] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def __enter__(self) -> Leases:
+        self.store.write(self._file, b"")
+        for file in dead(self.store, self._file):
+            self.store.delete(file)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        for name in list(self._held):
+            self.release(name)
+        self.store.delete(self._file)
+
+    def claim(self, name: str) -> bool:
+        """Whether `name` is now this driver's alone; False while another living driver has it."""
+        if name in self._held:
+            return True
+        self.store.write(self.place(name), b"")
+        if any(claimed == name for claimed in self.elsewhere()):
+            self.store.delete(self.place(name))
+            return False
+        self._held.add(name)
+        return True
+
+    def release(self, name: str) -> None:
+        """Let others have `name`."""
+        self._held.discard(name)
+        self.store.delete(self.place(name))
+
+    def elsewhere(self) -> set[str]:
+        """What other living drivers have claimed. Claims of dead ones are removed."""
+        found = set()
+        for file in self.store.children(CLAIMS):
+            name, _, owner = file.rpartition("@")
+            if owner == self.owner:
+                continue
+            if alive(self.store, owner, self._file):
+                found.add(name)
+            else:
+                self.store.delete(f"{CLAIMS}/{file}")
+        return found
+
+    @contextlib.contextmanager
+    def holding(self, name: str) -> Iterator[None]:
+        """The block runs while no other driver holds `name`; waits for it."""
+        while not self.claim(name):
+            time.sleep(WAIT_SECONDS * random.uniform(0.5, 1.5))
+        try:
+            yield
+        finally:
+            self.release(name)
+
+    def place(self, name: str) -> str:
+        """The file of this driver's claim on `name`; when it is gone, another took over."""
+        return f"{CLAIMS}/{name}@{self.owner}"
+
+    @property
+    def _file(self) -> str:
+        return f"{DRIVERS}/{self.owner}"
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            # A store that is away for a moment costs at worst the claims, never the sweep.
+            with contextlib.suppress(OSError, StoreUnreachable):
+                self.store.touch(self._file)
+
+
+def claims(store: Store) -> dict[str, str]:
+    """What living drivers have claimed -> the driver."""
+    pairs = (file.rpartition("@")[::2] for file in store.children(CLAIMS))
+    return {name: owner for name, owner in pairs if alive(store, owner)}
+
+
+def dead(store: Store, now_file: str | None = None) -> list[str]:
+    """The files of drivers that no longer live."""
+    files = [f"{CLAIMS}/{file}" for file in store.children(CLAIMS)]
+    files += [f"{DRIVERS}/{file}" for file in store.children(DRIVERS)]
+    owners = {file: file.rpartition("/")[2].rpartition("@")[2] for file in files}
+    living = {owner: alive(store, owner, now_file) for owner in set(owners.values())}
+    return [file for file in files if not living[owners[file]]]
+
+
+def alive(store: Store, owner: str, now_file: str | None = None) -> bool:
+    """Whether a driver lives: its process, on this host, and its file is fresh.
+
+    Ages are by the store's clock, which `now_file` tells when it has just been kept fresh.
+    """
+    fresh = store.modified(f"{DRIVERS}/{owner}")
+    if fresh is None or not process_lives(owner):
+        return False
+    now = time.time()
+    if now_file is not None:
+        now = store.modified(now_file) or now
+    return now - fresh <= LEASE_SECONDS
