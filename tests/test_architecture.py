@@ -105,6 +105,7 @@ LIGHT = (
     "ablate.plan.planner",
     "ablate.plan.presets",
     "ablate.plan.estimate",
+    "ablate.plan.overlaps",
     "ablate.run.ledger",
     "ablate.learn.report",
     "trainables.spec",

@@ -41,8 +41,8 @@ def data_warnings(plan: Plan, caches: Sequence[Cache]) -> list[Confound]:
     unread = [name for name in names if name not in known]
     if unread:
         text = (
-            f"Not read yet on this machine: {_named(unread)}. What they share with the other "
-            "splits is told by the report, or by `ablate data inspect`."
+            f"Not read yet on this machine: {_named(unread)}. What training shares with it is told "
+            "by the report, or by `ablate data inspect`."
         )
         found.append(Confound("data-unread", text))
     return found
@@ -55,13 +55,14 @@ def data_confounds(audit: Mapping[str, Any]) -> list[Confound]:
         *_sentence(
             "shared-queries",
             _shared(overlaps, "test_queries"),
-            "Test queries are trained on: {}. A method that memorises looks better than it is.",
+            "Queries evaluated on are trained on too: {}. A method that memorises looks better "
+            "than it is.",
         ),
         *_sentence(
             "shared-positives",
             _shared(overlaps, "test_passages"),
-            "Positives of the test are positives of the training too, of any query: {}. Scores are "
-            "in part of passages that were seen.",
+            "Positives evaluated on are positives in training too, of any query: {}. Scores are in "
+            "part of passages that were seen.",
         ),
         *_sentence(
             "conflicting-labels",

@@ -8,6 +8,7 @@ from typing import Any
 
 from ablate.run.ledger import Ledger
 from ablate.run.trial import Job, Resources
+from trainables.spec import TrialSpec
 
 
 def prepare(spec: Mapping[str, Any], refs: Sequence[str], cache: str) -> dict[str, Any]:
@@ -15,11 +16,13 @@ def prepare(spec: Mapping[str, Any], refs: Sequence[str], cache: str) -> dict[st
     the `audit` of what is trained on against `refs`, which are evaluated on."""
     from trainables import worker
     from trainables.data.cache import Cache
-    from trainables.data.collections import parse_ref
+    from trainables.data.collections import parse_refs
+    from trainables.data.sources import training_ref
     from trainables.data.overlap import audit_study
 
     summary = worker.prepare_here(spec, cache)
-    trained, tested = parse_ref(str(spec["data.train"]), "train"), [parse_ref(r) for r in refs]
+    trained = training_ref(TrialSpec.from_flat(spec).data)
+    tested = [ref for text in refs for ref in parse_refs(text)]
     audit = audit_study([trained], tested, Cache(Path(cache)))
     return {**summary, "lines": list(_lines(summary)), "audit": audit.to_json()}
 

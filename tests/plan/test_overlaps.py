@@ -63,11 +63,11 @@ def tiny(tmp_path: Path) -> None:
 def test_what_is_shared_is_counted_by_split(tiny: None, own_cache: Cache) -> None:
     notes = found(planned("tiny/test, other/test"), own_cache)
     assert notes["shared-queries"].startswith(
-        "Test queries are trained on: 1 of 1 (0 letter by letter) of tiny/test in tiny/train, "
-        "1 of 1 of other/test in tiny/train."
+        "Queries evaluated on are trained on too: 1 of 1 (0 letter by letter) of tiny/test "
+        "in tiny/train, 1 of 1 of other/test in tiny/train."
     )
     assert notes["shared-positives"].startswith(
-        "Positives of the test are positives of the training too, of any query: 2 of 2 (1 letter "
+        "Positives evaluated on are positives in training too, of any query: 2 of 2 (1 letter "
         "by letter) of other/test in tiny/train."
     )
     assert notes["dangling-ids"].startswith(

@@ -435,6 +435,16 @@ def test_the_name_of_a_study_is_its_file_name(tiny: Path) -> None:
     assert load_study("mine.yaml", {"optim.steps": "5"}).fixed["optim.steps"] == 5
 
 
+def test_supplied_negatives_must_be_there(read: Read, tiny: Path) -> None:
+    asked = ("  optim.steps: 20\n", "  optim.steps: 20\n  data.negatives: supplied\n")
+    with pytest.raises(InvalidInput) as caught:
+        read(asked)
+    (problem,) = caught.value.problems
+    assert problem.key == "data.negatives" and "labels/negatives.tsv" in problem.rule
+    (tiny / "tiny" / "labels" / "negatives.tsv").write_text("a\ta\t0\n", encoding="utf-8")
+    assert read(asked).fixed["data.negatives"] == "supplied"
+
+
 def test_a_judge_needs_no_split_to_train_on(tiny_collection: str, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_collection, tmp_path / "judged")
     (folder / "qrels" / "train.tsv").unlink()

@@ -24,6 +24,8 @@ from trainables.errors import InvalidInput
 from trainables.prepare import judging
 from trainables.prepare.annotate import annotate
 from trainables.prepare.annotators import Annotator, BiEncoder, CausalLM, CrossEncoder
+from trainables.prepare.prepare import prepare
+from trainables.spec import TrialSpec
 
 __all__ = ["causal_model", "cross_encoder"]
 
@@ -95,7 +97,7 @@ def test_two_workers_give_the_bytes_of_one(
 
 
 def test_after_kill_9_nothing_is_judged_again_and_the_source_is_used(
-    tiny_collection: str, causal_model: str, tmp_path: Path
+    tiny_collection: str, tiny_backbone: str, causal_model: str, tmp_path: Path
 ) -> None:
     log, output = tmp_path / "log", tmp_path / "labels.tsv"
     words = [
@@ -135,6 +137,8 @@ def test_after_kill_9_nothing_is_judged_again_and_the_source_is_used(
     assert rows[0] == "query-id\tcorpus-id\tscore"
     assert len(rows) - 1 == len(judged)
     _used_in_a_plan(tiny_collection)
+    trained = {"data.train": tiny_collection, "data.machine_labels": "llm"}
+    _prepared_for_trials(trained, tiny_backbone, Cache(tmp_path / "runs"))
     _refused_where_it_is_wrong(tiny_collection, causal_model, output)
 
 
@@ -152,6 +156,14 @@ def _used_in_a_plan(collection: str) -> None:
     assert set(trial.fingerprints) == {"data.train", "data.machine_labels"}
     with pytest.raises(InvalidInput, match="llm"):
         read_study(text.replace("labels: llm", "labels: lln"), "study", "study.yaml", None)
+
+
+def _prepared_for_trials(trained: dict[str, str], backbone: str, runs: Cache) -> None:
+    """The source lies in the user's cache, and a run folder with a cache of its own finds it."""
+    rest = {"encoder.backbone": backbone, "loss.name": "lse_pair", "loss.temperature": 0.1}
+    rest |= {"optim.lr": 1e-3, "optim.batch_size": 4, "optim.steps": 2}
+    (agreement,) = prepare(TrialSpec.from_flat({**trained, **rest}), runs).agreements
+    assert agreement.source == "llm" and agreement.pairs == 36
 
 
 def _refused_where_it_is_wrong(collection: str, model: str, output: Path) -> None:

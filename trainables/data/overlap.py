@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,14 +93,16 @@ class StudyAudit:
 
 
 def audit_study(trained: Sequence[Ref], tested: Sequence[Ref], cache: Cache) -> StudyAudit:
-    """The audit of what a study trains on and evaluates on.
+    """The audit of what a study trains on and evaluates on, by the splits' own judgements.
 
     Raises InvalidInput when a collection cannot be read.
     """
-    every = dict.fromkeys([*trained, *tested])
+    trained, tested = (
+        list(dict.fromkeys(replace(ref, judges=()) for ref in refs)) for refs in (trained, tested)
+    )
     return StudyAudit(
         tuple(_counted(train, test, cache) for train in trained for test in tested),
-        tuple(_flaws(ref, cache) for ref in every),
+        tuple(_flaws(ref, cache) for ref in dict.fromkeys([*trained, *tested])),
     )
 
 
