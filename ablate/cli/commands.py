@@ -130,8 +130,7 @@ def run(
     ledger = Ledger(runs)
     finished, seconds = _known(planned, ledger)
     guess = estimate(planned, seconds, finished)
-    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
-    show_plan(planned, finished, guess, notes)
+    show_plan(planned, finished, guess, [*warnings(planned), *_data_warnings(planned, ledger)])
     select = planned.study.select
     with Filler(planned, runs, tracking_uri) as filler:
         view = LiveView(out, select.key if select else None, on_record=filler.changed)
