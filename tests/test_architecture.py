@@ -80,6 +80,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "trainables.data.cache",
         "trainables.data.collections",
         "trainables.evaluation.metrics",
+        "trainables.model.losses",
         "ablate.plan",
         "ablate.run.ledger",
         "ablate.learn",

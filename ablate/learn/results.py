@@ -145,6 +145,8 @@ class Results:
     """What the run counted when it prepared each collection; `lines` are for a person."""
     confirmed: Mapping[str, Any] | None
     """The winner trained once more by a worker group, beside the first time."""
+    nodes: tuple[Mapping[str, Any], ...]
+    """Nodes and trials over time, where the study ran on a cluster that grows."""
     scores: Scores = field(repr=False, compare=False)
 
     @property
@@ -222,6 +224,7 @@ def collect(plan: Plan, ledger: Ledger, seed: int = 0) -> Results:
         executions=tuple(folder.executions()),
         data=tuple(folder.read("data.json") or ()),
         confirmed=folder.read("confirm.json"),
+        nodes=tuple(folder.rows("nodes.jsonl")),
         scores=scores,
     )
 

@@ -151,6 +151,11 @@ class StudyFolder:
         content = self.store.read(f"{self.path}/{name}")
         return None if content is None else json.loads(content)
 
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a file with one JSON value a line; empty when it does not exist."""
+        content = self.store.read(f"{self.path}/{name}")
+        return [] if content is None else [json.loads(line) for line in content.splitlines()]
+
     def choices(self) -> dict[str, int]:
         """Cell name -> index of the draw that was chosen on dev; empty before the choice."""
         return self.read("choices.json") or {}

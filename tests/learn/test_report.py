@@ -27,7 +27,7 @@ SECTIONS = (
     "Design", "What was run", "Ranking", "Which differences are real", "Over the grid",
     "Where the winner changes", "What matters", "MRR against recall",
     "All metrics", "Chosen on dev, judged on test", "Learning curves", "Where the gradient goes",
-    "One worker against several", "Openings of the test", "Threats to validity", "Methods",
+    "One worker against several", "Openings of the test", "Threats to validity", "Methods", "Cite",
     "Reproduce", "Not in this report",
 )  # fmt: skip
 NASTY = '<script>alert(1)</script> & <b>"quoted"</b> | a'

@@ -37,11 +37,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """One line; `stepped` holds a value until the next."""
+    """One line; `stepped` holds a value until the next, and `plain` draws no marks either."""
 
     name: str
     points: tuple[Point, ...]
     stepped: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _series(series: Series, place: int, shift: float, across: Scale, up: Scale) 
             route.append((x, route[-1][1]))
         route.append((x, y))
     parts = [path(route, f"curve {style}")]
-    if series.stepped:
+    if series.stepped or series.plain:
         return parts
     for point in series.points:
         x = across(point.x) + shift

@@ -11,7 +11,9 @@ from ablate.learn.agreement import agreements
 from ablate.learn.claims import Claim
 from ablate.learn.report.answer import answer
 from ablate.learn.report.choice import choice
+from ablate.learn.report.citations import citations
 from ablate.learn.report.claims import claims_section
+from ablate.learn.report.cluster import nodes
 from ablate.learn.report.comparisons import comparisons, difference_value
 from ablate.learn.report.document import (
     LOST,
@@ -50,7 +52,7 @@ def build(results: Results, claims: Sequence[Claim] = ()) -> Report:
         _design, _runs, _ranking, comparisons, equality, partial(claims_section, claims=claims),
         _grid, interactions, factors, query_groups, label_cost, two_metrics,
         other_metrics, per_set, choice, _curves,
-        gradients, _confirmation, _vault, _threats, _methods, _reproduce,
+        gradients, _confirmation, nodes, _vault, _threats, _methods, citations, _reproduce,
     )  # fmt: skip
     sections = [builder(results) for builder in builders]
     sections.append(_left_out(sections))

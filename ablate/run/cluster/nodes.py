@@ -141,8 +141,7 @@ class Recording(AbstractContextManager[Recorder]):
 
 def read(folder: StudyFolder) -> list[dict[str, Any]]:
     """The rows of a study's nodes.jsonl, oldest first; empty when there is none."""
-    content = folder.store.read(f"{folder.path}/{FILE}")
-    return [] if content is None else [json.loads(line) for line in content.splitlines()]
+    return folder.rows(FILE)
 
 
 def node_hours(rows: list[dict[str, Any]], longest_gap: float = 600.0) -> dict[str, float]:

@@ -1,0 +1,61 @@
+"""Nodes over time and what to cite."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ablate.learn.report.citations import citations
+from ablate.learn.report.cluster import nodes
+from ablate.learn.report.document import Code, Section, Table, Text
+from ablate.learn.results import Results, collect
+from ablate.run.cluster.nodes import node_hours
+from ablate.run.ledger import Ledger
+from tests.learn import fake
+
+ROWS = [
+    {"time": 0.0, "nodes": 1, "types": {"head": 1}, "running": 0, "pending": 6},
+    {"time": 90.0, "nodes": 3, "types": {"head": 1, "cpu": 2}, "running": 2, "pending": 4},
+    {"time": 900.0, "nodes": 2, "types": {"head": 1, "cpu": 1}, "running": 1, "pending": 0},
+    {"time": 1000.0, "nodes": 1, "types": {"head": 1}, "running": 0, "pending": 0},
+    {"time": 9000.0, "nodes": 1, "types": {"head": 1}, "running": 0, "pending": 2},
+    {"time": 9060.0, "nodes": 1, "types": {"head": 1}, "running": 0, "pending": 0},
+]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    plan, ledger = fake.plan_of(), Ledger(tmp_path)
+    fake.fill(plan, ledger)
+    rows = "".join(json.dumps(row) + "\n" for row in ROWS)
+    ledger.study("losses").write("nodes.jsonl", rows)
+    return collect(plan, ledger)
+
+
+def shown(section: Section) -> str:
+    return " ".join(block.words for block in section.blocks if isinstance(block, Text))
+
+
+def test_nodes_are_drawn_and_their_hours_counted(results: Results) -> None:
+    section = nodes(results)
+    assert "Up to 3 nodes over 18 min" in shown(section)
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    expected = node_hours(ROWS)
+    assert {row[0].shown: row[1].sort for row in table.rows} == pytest.approx(expected)
+    assert sum(expected.values()) == pytest.approx((90 + 3 * 810 + 2 * 100 + 60) / 3600)
+
+
+def test_a_study_on_one_machine_has_no_nodes(results: Results) -> None:
+    assert nodes(replace(results, nodes=())).blocks == ()
+
+
+def test_what_is_used_is_cited(results: Results) -> None:
+    (code,) = (block for block in citations(results).blocks if isinstance(block, Code))
+    text = "\n".join(code.lines)
+    assert text.count("{") == text.count("}")
+    for key in ("@software{ablate", "2602.12727", "2504.05220", "westfall1993resampling"):
+        assert key in text
+    assert "schuirmann" not in text
