@@ -77,6 +77,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "ablate.learn": (
         "trainables.errors",
         "trainables.spec",
+        "trainables.data.cache",
+        "trainables.data.collections",
         "trainables.evaluation.metrics",
         "ablate.plan",
         "ablate.run.ledger",

@@ -19,6 +19,7 @@ from ablate.cli import (
     evaluate,
     launch,
     tracking,
+    upkeep,
 )
 from ablate.cli.options import (
     Address,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ablate.learn.claims import Claim
     from ablate.plan.confounds import Confound
     from ablate.plan.planner import Plan
+    from ablate.run.execution import Execution
     from ablate.run.ledger import Ledger
 
 app = typer.Typer(
@@ -129,9 +131,8 @@ def run(
     claims = find_claims(study)
     ledger = Ledger(runs)
     finished, seconds = _known(planned, ledger)
-    guess = estimate(planned, seconds, finished)
     notes = [*warnings(planned), *_data_warnings(planned, ledger)]
-    show_plan(planned, finished, guess, notes)
+    show_plan(planned, finished, estimate(planned, seconds, finished), notes)
     select = planned.study.select
     with Filler(planned, runs, tracking_uri) as filler:
         view = LiveView(out, select.key if select else None, on_record=filler.changed)
@@ -140,11 +141,10 @@ def run(
         except ClusterCannot as error:
             err.print(f"[red]The cluster cannot run this study:[/red] {error}")
             return CLUSTER_CANNOT
-        if not done.trained and not done.failed:
-            out.print(f"Nothing to train: all {done.already} trials are already finished.")
+        _say_what_is_left(done, planned.study.name, runs)
         _conclude(planned, ledger, done.confirmed, claims)
         tracking.follow(filler, tracking.command("track", study, set_, runs, tracking_uri))
-    return SOME_FAILED if done.failed else DONE
+    return SOME_FAILED if done.failed or done.left_failed else DONE
 
 
 @app.command(epilog=example("ablate train quickstart --set loss.name=lse_pair --out out"))
@@ -227,6 +227,7 @@ data.register(app)
 annotate.register(app)
 tracking.register(app)
 compare.register(app)
+upkeep.register(app)
 
 
 def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
@@ -254,6 +255,16 @@ def _known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, float]]]
             finished += record.trial_id in ids
             seconds.append((record.spec, sum(record.seconds.values())))
     return finished, seconds
+
+
+def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
+    from ablate.cli.show import out
+
+    if done.left_failed:
+        left = f"{len(done.left_failed)} trials that failed by their own fault are left so"
+        out.print(f"{left}; once more: ablate retry {name} --failed --runs {runs}")
+    elif not done.trained and not done.failed:
+        out.print(f"Nothing to train: all {done.already} trials are already finished.")
 
 
 def _data_warnings(planned: Plan, ledger: Ledger) -> list[Confound]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ablate.cli import DONE
+from ablate.cli import DONE, SOME_FAILED
 from ablate.cli.options import example
 
 
@@ -37,6 +38,10 @@ def evaluate(
             "--keep-embeddings", help="Keep the vectors: the next evaluation encodes nothing."
         ),
     ] = False,
+    track: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="MLflow server or sqlite:///FILE that gets it too."),
+    ] = None,
 ) -> int:
     """Score any Hugging Face or sentence-transformers model on test collections."""
     from ablate.cli import show
@@ -46,4 +51,26 @@ def evaluate(
         metrics = evaluate_one(model, on, out, bar, judge or (), keep_embeddings)
     show.metrics(metrics)
     show.out.print(f"Written: {out}/metrics.json and a folder for each reference")
+    return DONE if track is None else _track(model, on, judge or (), metrics, out, track)
+
+
+def _track(
+    model: str,
+    on: Sequence[str],
+    judges: Sequence[str],
+    metrics: Mapping[str, float],
+    out: Path,
+    uri: str,
+) -> int:
+    from ablate.cli import show
+    from ablate.learn.tracking.door import TrackingUnavailable
+    from ablate.learn.tracking.evaluation import EXPERIMENT, log_evaluation
+
+    try:
+        with show.out.status("Filling MLflow"):
+            run = log_evaluation(model, on, judges, metrics, out, uri)
+    except TrackingUnavailable as error:
+        show.err.print(f"[yellow]MLflow was not filled:[/yellow] {error}")
+        return SOME_FAILED
+    show.out.print(f"MLflow:  run {run} of the experiment {EXPERIMENT}")
     return DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,12 @@ class Scores:
         self._order: dict[str, list[str]] = {}
         self._kept: dict[str, dict[str, dict[str, NDArray[np.float64]]]] = {}
         self._room = KEPT_BYTES
+
+    @property
+    def cache(self) -> Path | None:
+        """The run folder's cache, None when that is not on local disk."""
+        local = self._ledger.store.local
+        return None if local is None else local / "cache"
 
     def history(self, trial: TrialResult) -> list[dict[str, float]]:
         """The trial's logged steps."""

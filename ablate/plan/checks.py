@@ -89,14 +89,19 @@ def _check_exclusions(draft: Draft, study: Study) -> None:
 
 
 def _check_sources(draft: Draft, study: Study) -> None:
+    trained = [
+        parse_ref(train, "train").collection
+        for train in study.listed("data.train")
+        if isinstance(train, str)
+    ]
     for key in ("data.human_labels", "data.machine_labels"):
         for source in study.listed(key):
-            for train in study.listed("data.train"):
-                if isinstance(source, str) and isinstance(train, str):
-                    draft.problems += check_source(key, source, train, draft.places[key])
+            if isinstance(source, str):
+                for name in trained:
+                    draft.problems += check_source(key, source, name, draft.places[key])
     if "supplied" in study.listed("data.negatives"):
-        for train in study.listed("data.train"):
-            draft.problems += check_supplied(str(train), draft.places["data.negatives"])
+        for name in trained:
+            draft.problems += check_supplied(name, draft.places["data.negatives"])
 
 
 def _check_refs(draft: Draft, study: Study) -> None:

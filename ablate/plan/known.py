@@ -62,24 +62,24 @@ def check_known(key: str, value: Scalar, place: str | None) -> list[Problem]:
     return []
 
 
-def check_source(key: str, value: str, train: str, place: str | None) -> list[Problem]:
-    """Whether the collection `train` can have the label source `value`, where that can be known."""
-    folder = Path(anywhere(parse_ref(train, "train").collection)).expanduser()
-    if not any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
+def check_source(key: str, value: str, collection: str, place: str | None) -> list[Problem]:
+    """Whether the collection can have the label source `value`, where that can be known."""
+    folder = _folder(collection)
+    if folder is None:
         return []
     files = (folder / "labels").glob("*.tsv*")
     own = {file.name.removesuffix(".gz").removesuffix(".tsv") for file in files}
     known = ("qrels", *sorted(own)) if key == "data.human_labels" else (*sorted(own), *ANNOTATORS)
     name, _ = split_grade(value, key, place)
     if name not in known and key == "data.machine_labels":
-        known += annotated_sources(fingerprint(str(folder)))
+        known += annotated_sources(fingerprint(collection))
     return [] if name in known else [unknown(key, name, known, place)]
 
 
-def check_supplied(train: str, place: str | None) -> list[Problem]:
-    """Whether the collection `train` brings negatives of its own, where that can be known."""
-    folder = Path(parse_ref(train, "train").collection).expanduser()
-    if not any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
+def check_supplied(collection: str, place: str | None) -> list[Problem]:
+    """Whether the collection brings negatives of its own, where that can be known."""
+    folder = _folder(collection)
+    if folder is None:
         return []
     if not (folder / "qrels").is_dir() or any((folder / "labels").glob(f"{SUPPLIED}.tsv*")):
         return []
@@ -95,3 +95,10 @@ def _check_backbone(value: str, place: str | None) -> list[Problem]:
     if value.startswith((".", "/", "~")) and not (path / "config.json").is_file():
         return [Problem(key, "must be a folder with config.json", value, None, place)]
     return []
+
+
+def _folder(collection: str) -> Path | None:
+    """The folder of a local collection in BEIR's form."""
+    folder = Path(anywhere(collection)).expanduser()
+    there = any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+    return folder if there else None

@@ -280,4 +280,6 @@ def _is_number(value: Scalar) -> bool:
 
 
 def _number(value: float) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:.10g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else f"{value:.10g}"

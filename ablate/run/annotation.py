@@ -222,7 +222,7 @@ def _place(text: str) -> tuple[str, str | None]:
 
 def _annotator(model: str, kind: str | None, settings: Mapping[str, Any]) -> Annotator:
     from trainables.prepare.annotators import KINDS, CausalLM, settings_of
-    from trainables.prepare.judges import kind_of, load_prompt
+    from trainables.prepare.judges import PROMPTS, kind_of, load_prompt
 
     if kind is not None and kind not in KINDS:
         raise InvalidInput([unknown("--kind", kind, list(KINDS))])
@@ -236,7 +236,8 @@ def _annotator(model: str, kind: str | None, settings: Mapping[str, Any]) -> Ann
             problems.append(Problem(_option(name), rule, value))
     if problems:
         raise InvalidInput(problems)
-    anywhere = {name: _anywhere(value) for name, value in settings.items()}
+    named = {("pool", "bm25"), *(("prompt", path.stem) for path in PROMPTS.iterdir())}
+    anywhere = {k: v if (k, v) in named else _anywhere(v) for k, v in settings.items()}
     annotator = KINDS[kind](_anywhere(model), **anywhere)
     if isinstance(annotator, CausalLM):
         load_prompt(annotator.prompt)

@@ -137,6 +137,7 @@ class Store:
         if self.local is not None:
             return self.local / path
         copy = self.scratch()
+        copy.mkdir(parents=True)
         with self._reaching():
             fs.copy_files(self.path(path), str(copy), source_filesystem=self._files)
         return copy
@@ -167,6 +168,16 @@ class Store:
         with self._reaching():
             found = self._files.get_file_info(selector)
         yield from sorted(info.base_name for info in found)
+
+    def size(self, path: str) -> int:
+        """Bytes of a file, or of all files below a folder; 0 when absent."""
+        from pyarrow import fs
+
+        if self._info(path).type == fs.FileType.File:
+            return int(self._info(path).size)
+        selector = fs.FileSelector(self.path(path), allow_not_found=True, recursive=True)
+        with self._reaching():
+            return sum(info.size or 0 for info in self._files.get_file_info(selector))
 
     def delete(self, path: str) -> None:
         """Remove a file or a folder; nothing happens when it is absent."""

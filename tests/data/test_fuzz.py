@@ -168,14 +168,20 @@ def whole(write_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     )
 
 
+@pytest.fixture(scope="module")
+def expected(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    return sizes(open_collection(str(whole), Cache(tmp_path_factory.mktemp("cache"))))
+
+
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(damages, min_size=1, max_size=3))
-def test_no_damage_ends_in_a_traceback_or_a_smaller_set(whole: Path, damage: list[Damage]) -> None:
+def test_no_damage_ends_in_a_traceback_or_a_smaller_set(
+    whole: Path, expected: dict[str, int], damage: list[Damage]
+) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         cache = Cache(Path(temporary) / "cache")
-        expected = sizes(open_collection(str(whole), cache))
         folder = Path(shutil.copytree(whole, Path(temporary) / "damaged"))
         for part in damage:
             part.done_to(folder)

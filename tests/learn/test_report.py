@@ -25,7 +25,7 @@ from tests.learn import fake
 VOID = {"meta", "br", "img", "hr", "input", "link"}
 SECTIONS = (
     "Design", "What was run", "Ranking", "Which differences are real", "Over the grid",
-    "Where the winner changes", "What matters",
+    "Where the winner changes", "What matters", "MRR against recall",
     "All metrics", "Chosen on dev, judged on test", "Learning curves", "Where the gradient goes",
     "One worker against several", "Openings of the test", "Threats to validity", "Methods",
     "Reproduce", "Not in this report",
@@ -137,7 +137,7 @@ def test_markup_in_the_data_stays_text(written: tuple[Path, Path], page: Page) -
 def test_figures_are_drawings_with_words_for_them(written: tuple[Path, Path]) -> None:
     html = written[0].read_text(encoding="utf-8")
     drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
-    assert len(drawings) == 2 * 8
+    assert len(drawings) == 2 * 9
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert root.get("role") == "img"
@@ -146,7 +146,7 @@ def test_figures_are_drawings_with_words_for_them(written: tuple[Path, Path]) ->
     files = sorted(path.name for path in (written[1].parent / "figures").iterdir())
     assert files == [
         "curves.svg", "differences.svg", "gradients.svg", "grid.svg", "importance.svg",
-        "interaction-loss-name-loss-temperature.svg", "means.svg",
+        "interaction-loss-name-loss-temperature.svg", "means.svg", "pareto.svg",
         "pull-machine.svg",
     ]  # fmt: skip
     for name in files:

@@ -21,7 +21,7 @@ from ablate.plan.written import write_study
 from ablate.run.ledger import Ledger
 from tests.learn import fake
 
-MARGIN = fake.STUDY.replace("ndcg_at_10}", "ndcg_at_10, equal_within: 0.03}")
+MARGIN = fake.STUDY.replace("ndcg_at_10}", "ndcg_at_10, equal_within: 0.06}")
 CLAIMS = """
 claims:
   - id: A
@@ -123,13 +123,13 @@ def test_claims_are_found_beside_the_study(tmp_path: Path, claims_file: Path) ->
 
 def test_only_what_is_shown_to_be_equal_is_called_so(results: Results) -> None:
     section = equality(results)
-    found = equivalent(results.grid, results.family.pairs, 0.03)
+    found = equivalent(results.grid, results.family.pairs, 0.06)
     shown = {(row["Cell"], row["Other"]): row["Verdict"] for row in rows(section)}
     assert any("equal" in verdict for verdict in shown.values())
     assert any(verdict == "undecided" for verdict in shown.values())
     for pair in found:
         if pair.equivalent:
-            assert shown[pair.a, pair.b] in {"equal within 0.030", "different, by less than 0.030"}
+            assert shown[pair.a, pair.b] in {"equal within 0.060", "different, by less than 0.060"}
         elif (pair.a, pair.b) in shown:
             assert shown[pair.a, pair.b] in {"undecided", "different"}
 
@@ -147,13 +147,13 @@ def test_a_margin_and_a_price_are_read_written_and_checked() -> None:
     text = MARGIN.replace("repeat:", "budget: {label_price: 2.5}\nrepeat:")
     study = read_study(text, "losses")
     assert study.select is not None
-    assert (study.select.equal_within, study.budget.label_price) == (0.03, 2.5)
+    assert (study.select.equal_within, study.budget.label_price) == (0.06, 2.5)
     assert read_study(write_study(study), "losses") == study
     from trainables.errors import InvalidInput
 
     for wrong in ("equal_within: 0", "equal_within: 1.5", "equal_with: 0.1"):
         with pytest.raises(InvalidInput, match="equal_with"):
-            read_study(MARGIN.replace("equal_within: 0.03", wrong), "losses")
+            read_study(MARGIN.replace("equal_within: 0.06", wrong), "losses")
 
 
 @pytest.mark.parametrize(("seeds", "about"), [([0, 1, 2], "training methods"), ([0], "checkpoint")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -432,3 +433,12 @@ def test_the_name_of_a_study_is_its_file_name(tiny: Path) -> None:
     (tiny / "mine.yaml").write_text(STUDY, encoding="utf-8")
     assert load_study(str(tiny / "mine.yaml")).name == "mine"
     assert load_study("mine.yaml", {"optim.steps": "5"}).fixed["optim.steps"] == 5
+
+
+def test_a_judge_needs_no_split_to_train_on(tiny_collection: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_collection, tmp_path / "judged")
+    (folder / "qrels" / "train.tsv").unlink()
+    refs, problems = known.check_refs("evaluate", f"{folder}/test:weak", "study.yaml:1")
+    assert [ref.label for ref in refs] == ["judged/test"] and not problems
+    _, (problem,) = known.check_refs("evaluate", f"{folder}/test:week", "study.yaml:1")
+    assert problem.nearest == "weak"

@@ -123,6 +123,8 @@ def test_a_study_chooses_on_dev_and_opens_test_for_the_chosen_alone(
     labels = {"tiny/dev", "tiny/test", "tiny/test:machine:weak", "tiny/test:union:weak"}
     assert set(folder.baselines()["bm25"]) == labels
     assert "tiny/test:machine:weak/bpref" in collect(plan, ledger).metric_keys
+    (summary,) = folder.read("data.json")
+    assert [o["test"] for o in summary["audit"]["overlaps"]] == ["tiny/dev", "tiny/test"]
     assert best_cell(plan, ledger, choices) in choices
 
 

@@ -72,6 +72,20 @@ class Cache:
                 kind, key, make, Path(tempfile.mkdtemp(prefix=f"{name}.", dir=making))
             )
 
+    def abandoned(self) -> list[Path]:
+        """What makers that died left half-made: folders whose lock nobody holds."""
+        from filelock import FileLock, Timeout
+
+        found = []
+        for leftover in sorted(self.root.glob(f"*/{_MAKING}/*")):
+            name = leftover.name.partition(".")[0]
+            try:
+                with FileLock(leftover.parents[1] / _LOCKS / name, timeout=0):
+                    found.append(leftover)
+            except Timeout:
+                continue
+        return found
+
     def _make(
         self, kind: str, key: Mapping[str, JSON], make: Callable[[Path], None], temporary: Path
     ) -> Path:

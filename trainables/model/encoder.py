@@ -132,12 +132,10 @@ class Encoder(nn.Module):
 
     def _forward(self, tower: Any, tokens: Tokens) -> Tensor:
         ids, mask = (torch.from_numpy(part).to(self.device) for part in tokens.padded(self._pad_id))
-        if self.training and self._compiled:
-            call, kernels = self._compiled[id(tower)], nullcontext()
-        else:
-            call, kernels = tower, CpuKernels() if self.training else nullcontext()
-        with kernels:
-            hidden = widen(call(input_ids=ids, attention_mask=mask).last_hidden_state)
+        compiled = self._compiled.get(id(tower)) if self.training else None
+        with CpuKernels() if self.training and compiled is None else nullcontext():
+            output = (compiled or tower)(input_ids=ids, attention_mask=mask)
+        hidden = widen(output.last_hidden_state)
         if self.settings.pooling == "cls":
             vectors = hidden[:, 0]
         elif self.settings.pooling == "last":

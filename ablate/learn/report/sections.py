@@ -33,10 +33,13 @@ from ablate.learn.report.document import (
 from ablate.learn.report.equality import equality
 from ablate.learn.report.factors import factors, interactions
 from ablate.learn.report.gradients import gradients
+from ablate.learn.report.labels import label_cost
 from ablate.learn.report.methods import design, methods, reproduce
 from ablate.learn.report.plots import heat, learning, means
 from ablate.learn.report.sets import other_metrics, per_set
+from ablate.learn.report.slices import query_groups
 from ablate.learn.report.threats import threats
+from ablate.learn.report.trade import two_metrics
 from ablate.learn.results import CellResult, Results, metric_title, split_key
 from ablate.learn.stats import Summary
 
@@ -45,8 +48,9 @@ def build(results: Results, claims: Sequence[Claim] = ()) -> Report:
     """The whole report; `claims` are judged in it."""
     builders = (
         _design, _runs, _ranking, comparisons, equality, partial(claims_section, claims=claims),
-        _grid, interactions, factors, other_metrics, per_set, choice, _curves, gradients,
-        _confirmation, _vault, _threats, _methods, _reproduce,
+        _grid, interactions, factors, query_groups, label_cost, two_metrics,
+        other_metrics, per_set, choice, _curves,
+        gradients, _confirmation, _vault, _threats, _methods, _reproduce,
     )  # fmt: skip
     sections = [builder(results) for builder in builders]
     sections.append(_left_out(sections))

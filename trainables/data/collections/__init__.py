@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from trainables.data.collections.collection import Collection, fingerprint, open_collection
+from trainables.data.collections.collection import (
+    Collection,
+    find_collection,
+    fingerprint,
+    open_collection,
+)
 from trainables.data.collections.faults import Fault, UnusableCollection
 from trainables.data.collections.forms import Entry
 from trainables.data.collections.judgements import Judgements, read_judgements, write_judgements
@@ -21,6 +26,7 @@ __all__ = [
     "Texts",
     "UnusableCollection",
     "anywhere",
+    "find_collection",
     "fingerprint",
     "open_collection",
     "parse_ref",

@@ -1,0 +1,121 @@
+"""A run folder on an object store: the same behaviour, and a sentence where it is not to be had."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ablate.cli import CLUSTER_CANNOT
+from ablate.run.lease import CLAIMS, DRIVERS, Leases
+from ablate.run.ledger import Ledger, Record
+from ablate.run.store import Store, StoreUnreachable
+
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """The query part of a URI of an S3 server on this machine."""
+    pytest.importorskip("moto", reason="the S3 server of moto is not installed")
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **KEYS},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield f"endpoint_override=127.0.0.1%3A{port}&scheme=http&allow_bucket_creation=true"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    made = Store(f"s3://bucket/runs?{endpoint}")
+    made.files.create_dir("bucket")
+    return made
+
+
+def test_files_come_back_and_folders_are_replaced_whole(store: Store, tmp_path: Path) -> None:
+    store.require()
+    assert store.read("a/b") is None and not store.exists("a/b") and list(store.children("a")) == []
+    store.write("a/b", b"one")
+    store.touch("a/mark")
+    assert store.read("a/b") == b"one" and list(store.children("a")) == ["b", "mark"]
+    assert store.size("a") == 3 and (store.modified("a/b") or 0) > 1e9
+    for attempt in ("first", "second"):
+        folder = tmp_path / attempt
+        folder.mkdir()
+        (folder / attempt).write_text(attempt)
+        store.publish(folder, "a/folder")
+    copy = store.fetch("a/folder")
+    assert copy is not None and [file.name for file in copy.iterdir()] == ["second"]
+    store.delete("a/folder")
+    store.delete("a/never")
+    assert not store.exists("a/folder/second")
+
+
+def test_a_ledger_and_its_leases_work_there(store: Store) -> None:
+    ledger = Ledger(store.uri)
+    ledger.write(Record("t1", {"seed": 1}, {}, state="finished"))
+    assert [record.trial_id for record in ledger.records()] == ["t1"]
+    with Leases(store) as one, Leases(Store(store.uri)) as other:
+        assert one.claim("t2")
+        assert not other.claim("t2")
+        assert other.elsewhere() == {"t2"}
+        one.release("t2")
+        assert other.claim("t2")
+    assert list(store.children(CLAIMS)) == list(store.children(DRIVERS)) == []
+
+
+def test_a_bucket_that_is_missing_is_named(store: Store, endpoint: str) -> None:
+    missing = Store(
+        f"s3://no-such-bucket/runs?{endpoint}".replace("&allow_bucket_creation=true", "")
+    )
+    with pytest.raises(StoreUnreachable, match="there is no bucket no-such-bucket"):
+        missing.require()
+
+
+def test_a_store_that_does_not_answer_ends_in_a_sentence_and_code_3(tmp_path: Path) -> None:
+    uri = f"s3://bucket/runs?endpoint_override=127.0.0.1%3A{free_port()}&scheme=http"
+    done = subprocess.run(
+        [sys.executable, "-m", "ablate.cli", "run", "quickstart", "--runs", uri],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **KEYS},
+        check=False,
+    )
+    assert done.returncode == CLUSTER_CANNOT, done.stderr
+    assert "Traceback" not in done.stderr and "cannot be reached" in done.stderr
+    assert list(tmp_path.iterdir()) == []
