@@ -27,6 +27,8 @@ FLAGS = (
     "--hide-scrollbars",
 )  # fmt: skip
 STEP = 0.1
+TABLE, CHARTS = ".ag-root-wrapper", ".js-plotly-plot, svg"
+"""CSS selectors of what MLflow draws."""
 
 
 class Page:
@@ -50,18 +52,21 @@ class Page:
         done = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
         return done.get("result", {}).get("value")
 
-    async def text(self) -> str:
-        """Every text of the page, those of charts included."""
-        return str(await self.evaluate("document.body ? document.body.textContent : ''"))
+    async def text(self, places: str) -> str:
+        """The texts of every place that a CSS selector names, those of charts included."""
+        found = f"[...document.querySelectorAll({places!r})].map(x => x.textContent).join(' ')"
+        return str(await self.evaluate(found))
 
-    async def open(self, url: str, words: Sequence[str], seconds: float) -> float:
-        """Seconds until the page has all the words. TimeoutError names those it lacks."""
+    async def open(
+        self, url: str, words: Sequence[str], seconds: float, places: str = TABLE
+    ) -> float:
+        """Seconds until those places have all the words. TimeoutError names what they lack."""
         await self.call("Page.navigate", url="about:blank")
         began = time.monotonic()
         await self.call("Page.navigate", url=url)
         missing = list(words)
         while time.monotonic() < began + seconds:
-            text = await self.text()
+            text = await self.text(places)
             missing = [word for word in words if word not in text]
             if not missing:
                 return time.monotonic() - began

@@ -68,7 +68,7 @@ def test_it_fills_while_the_study_runs_and_ends_with_everything(
 
 def test_a_dead_server_neither_blocks_nor_grows(begun: tuple[Plan, Ledger]) -> None:
     plan, ledger = begun
-    with Filler(plan, str(ledger.store.local), "http://me:secret@127.0.0.1:9") as filler:
+    with Filler(plan, str(ledger.store.local), "http://me:secret@127.0.0.1:9", 0.0) as filler:
         # More than the pipe between the two holds: what does not fit is not kept anywhere.
         began = time.monotonic()
         for _ in range(100_000):

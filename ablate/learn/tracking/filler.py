@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ REST, LEAST_REST = 30.0, 5.0
 the passes cost about 3 % of one core, however many trials there are."""
 NICENESS = 10
 FINISH_SECONDS, LAST_SECONDS = 180.0, 2.0
+PATIENCE_SECONDS, RETRY_SECONDS = 30.0, 2.0
+"""At the end, how long a server that is away is waited for: it may be starting again."""
 CHANGED = b"c"
 
 
@@ -54,9 +57,12 @@ class Filler:
     imports do not stand in the way of the first trial.
     """
 
-    def __init__(self, plan: Plan, runs: str, uri: str | None) -> None:
+    def __init__(
+        self, plan: Plan, runs: str, uri: str | None, patience: float = PATIENCE_SECONDS
+    ) -> None:
+        """`patience` is how many seconds the last pass waits for a server that is away."""
         ledger = Ledger(runs)
-        self._plan, self._runs = plan, runs
+        self._plan, self._runs, self._patience = plan, runs, patience
         self._uri = uri or (default_uri(ledger) if ledger.store.local else None)
         self._context = multiprocessing.get_context("spawn")
         self._counts = self._context.RawArray("q", 2)
@@ -118,12 +124,13 @@ class Filler:
         self._orders = self._answers = None
 
     def _start(self) -> None:
+        one_pass = partial(_pass, self._plan, self._runs, self._uri, self._counts)
         orders, self._orders = self._context.Pipe(duplex=False)
         self._answers, answers = self._context.Pipe(duplex=False)
         os.set_blocking(self._orders.fileno(), False)
         self._process = self._context.Process(
             target=fill,
-            args=(self._plan, self._runs, self._uri, self._counts, orders, answers),
+            args=(one_pass, self._patience, orders, answers),
             daemon=True,
         )
         self._process.start()
@@ -132,7 +139,10 @@ class Filler:
 
 
 def fill(
-    plan: Plan, runs: str, uri: str, counts: Any, orders: Connection, answers: Connection
+    one_pass: Callable[[bool], SyncSummary | str],
+    patience: float,
+    orders: Connection,
+    answers: Connection,
 ) -> None:
     """The process: a pass after every change, with rests between them; at the end, the last one.
 
@@ -144,8 +154,8 @@ def fill(
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     try:
-        _until_the_end(lambda: _pass(plan, runs, uri, counts, on_the_way=True), orders)
-        found = _pass(plan, runs, uri, counts, on_the_way=False)
+        _until_the_end(lambda: one_pass(True), orders)
+        found = _last_pass(lambda: one_pass(False), patience)
     except Exception as error:  # noqa: BLE001 - whatever breaks here, the study's end tells it
         found = f"{type(error).__name__}: {error}"
     with contextlib.suppress(OSError):
@@ -164,6 +174,14 @@ def _until_the_end(attempt: Callable[[], object], orders: Connection) -> None:
             changed, before = False, time.process_time()
             attempt()
             due = time.monotonic() + max(LEAST_REST, REST * (time.process_time() - before))
+
+
+def _last_pass(attempt: Callable[[], SyncSummary | str], patience: float) -> SyncSummary | str:
+    """What the first attempt that gets through says, or the last one before the patience ends."""
+    until = time.monotonic() + patience
+    while isinstance(found := attempt(), str) and time.monotonic() < until:
+        time.sleep(RETRY_SECONDS)
+    return found
 
 
 def _pass(plan: Plan, runs: str, uri: str, counts: Any, on_the_way: bool) -> SyncSummary | str:

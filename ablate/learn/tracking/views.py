@@ -34,6 +34,8 @@ class View:
     ascending: bool
     columns: tuple[str, ...]
     charts: tuple[Mapping[str, Any], ...] = ()
+    every_run: bool = False
+    """Whether charts show every run of the table, rather than the first 20."""
 
     def state(self) -> str:
         """The page's state, as MLflow stores it."""
@@ -49,7 +51,7 @@ class View:
             "runsExpanded": {},
             "runsPinned": [],
             "runsHidden": [],
-            "runsHiddenMode": "FIRST_10_RUNS",
+            "runsHiddenMode": "SHOWALL" if self.every_run else "FIRST_20_RUNS",
             "groupBy": None,
         }
         if self.charts:
@@ -106,6 +108,7 @@ def comparison_view(results: Results, runs: Mapping[str, str]) -> View:
         False,
         _cell_columns(results),
         _charts(results),
+        True,
     )
 
 
@@ -122,7 +125,7 @@ def _temperature_view(results: Results) -> tuple[View, ...]:
         columns = (*_tags("cell", "seed", "selected"), _param(TEMPERATURE), _metric(metric))
     order, charts = _param(TEMPERATURE), (_scatter(TEMPERATURE, "PARAM", metric),)
     name, search = "Temperature curves", _search(results, level)
-    return (View("temperature", name, search, order, True, columns, charts),)
+    return (View("temperature", name, search, order, True, columns, charts, True),)
 
 
 def _sets_view(results: Results) -> tuple[View, ...]:

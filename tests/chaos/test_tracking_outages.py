@@ -1,0 +1,134 @@
+"""A real sweep whose MLflow server is killed and started again, over and over: nothing is lost.
+
+    python -m pytest -m cluster tests/chaos/test_tracking_outages.py -s
+
+The store is SQLite, or the one that ABLATE_TEST_STORE names (such as postgresql://…).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.learn.tracking.tracked import KEY
+from ablate.run.ledger import Ledger
+from tests.learn.browser import Server
+
+pytest.importorskip("mlflow")
+
+STUDY = """
+question: Does MLflow end up with everything?
+fixed:
+  data.train: {collection}
+  data.machine_labels: weak
+  data.human_fraction: 0.5
+  encoder.backbone: {backbone}
+  encoder.query_length: 8
+  encoder.passage_length: 16
+  optim.batch_size: 6
+  optim.steps: 40
+  optim.lr: 1.0e-3
+compare:
+  loss.name: [joint_lh, lse_pair, sum_marg_lh, rand1_lh]
+  loss.temperature: [0.05, 0.1, 0.3]
+repeat: {{seed: [0, 1, 2]}}
+select: {{maximize: {collection}/dev/ndcg_at_10}}
+evaluate: [{collection}/test]
+resources: {{max_concurrent_trials: 2}}
+"""
+CELLS, TRIALS = 12, 36
+KILLS, UP, DOWN = 4, 4.0, 4.0
+"""How often the server is killed; seconds for which it answers, and for which it is away."""
+
+
+def ablate(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ablate.cli", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def missing_points(client: Any, ledger: Ledger, runs: dict[str, Any]) -> tuple[int, int]:
+    """Points of the ledger's histories, and how many of them MLflow lacks or has twice."""
+    points = wrong = 0
+    for record in ledger.records():
+        run = runs.get(f"trial/{record.trial_id}")
+        if run is None:
+            continue
+        expected = Counter(
+            (key, int(row["step"]), value)
+            for row in ledger.history(record.trial_id)
+            for key, value in row.items()
+            if key != "step"
+        )
+        keys = {key for key, _, _ in expected}
+        found = Counter(
+            (key, point.step, point.value)
+            for key in keys
+            for point in client.get_metric_history(run.info.run_id, key)
+        )
+        points += expected.total()
+        wrong += ((expected - found) + (found - expected)).total()
+        wrong += sum(run.data.metrics.get(key) != value for key, value in record.metrics.items())
+    return points, wrong
+
+
+def tally(server: Server, ledger: Ledger) -> dict[str, int]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=server.url)
+    experiment = client.get_experiment_by_name("outages")
+    found = list(client.search_runs([experiment.experiment_id], max_results=1000))
+    runs = {run.data.tags[KEY]: run for run in found}
+    points, wrong = missing_points(client, ledger, runs)
+    return {
+        "expected": 1 + CELLS + TRIALS,
+        "found": len(runs),
+        "doubled": len(found) - len(runs),
+        "unfinished": sum(run.info.status != "FINISHED" for run in found),
+        "points": points,
+        "points lost or doubled": wrong,
+    }
+
+
+@pytest.mark.cluster
+def test_a_server_that_comes_and_goes(
+    tmp_path: Path, tiny_collection: str, tiny_backbone: str
+) -> None:
+    study, runs = tmp_path / "outages.yaml", tmp_path / "runs"
+    study.write_text(STUDY.format(collection=tiny_collection, backbone=tiny_backbone))
+    store = os.environ.get("ABLATE_TEST_STORE", f"sqlite:///{tmp_path}/store.db")
+    server = Server(store, tmp_path / "artifacts")
+    server.start()
+    sweep = ablate("run", str(study), "--runs", str(runs), "--tracking-uri", server.url)
+    kills = 0
+    try:
+        while sweep.poll() is None:
+            time.sleep(UP)
+            if kills < KILLS and (runs / "trials").exists():
+                server.kill()
+                kills += 1
+                time.sleep(DOWN)
+                server.start()
+        out, _ = sweep.communicate()
+        assert sweep.returncode == 0, out
+        tallies = {"after the run": tally(server, Ledger(runs))}
+        for name in ("after track", "after track again"):
+            track = ablate("track", str(study), "--runs", str(runs), "--tracking-uri", server.url)
+            assert track.wait() == 0
+            tallies[name] = tally(server, Ledger(runs))
+        print(f"\n{kills} kills", *(f"{name}: {tallies[name]}" for name in tallies), sep="\n")
+        print("\n".join(out.splitlines()[-4:]))
+        counts = tallies["after track"]
+        assert kills >= 3 and counts["points"] > 0
+        assert counts["found"] == counts["expected"]
+        assert counts["doubled"] == counts["unfinished"] == counts["points lost or doubled"] == 0
+        assert tallies["after track again"] == counts
+    finally:
+        sweep.kill()
+        server.kill()
