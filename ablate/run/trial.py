@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.run.ledger import Ledger, Record
 from trainables.faults import is_own, reason_of
+from trainables.whole import is_whole
 
 if TYPE_CHECKING:
     from trainables.train import Outcome, TrialTask
@@ -168,7 +169,7 @@ def _run(
         refs=job.refs,
         cache=resources.cache,
         output=str(output),
-        trained=str(trained) if trained else None,
+        trained=str(trained) if trained and is_whole(trained) else None,
         checkpoint_steps=resources.checkpoint_steps,
     )
     if resources.workers > 1:
