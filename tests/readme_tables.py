@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from studies import findings
+
 from ablate.plan.presets import presets
 from trainables.data.collections import COLLECTIONS
 from trainables.model.losses import LOSSES
@@ -41,6 +43,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "losses": _losses,
     "presets": _presets,
     "collections": _collections,
+    "findings": findings,
 }
 
 

@@ -58,6 +58,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "trainables.spec",
         "trainables.data.cache",
         "trainables.data.collections",
+        "trainables.data.overlap",
+        "trainables.data.sources",
         "trainables.evaluation.metrics",
         "trainables.model.losses",
         "ablate.plan",
@@ -77,6 +79,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "ablate.learn": (
         "trainables.errors",
         "trainables.spec",
+        "trainables.data.cache",
+        "trainables.data.collections",
         "trainables.evaluation.metrics",
         "ablate.plan",
         "ablate.run.ledger",
@@ -89,12 +93,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 DOORS: dict[str, tuple[str, ...]] = {
     "ray.train": ("trainables/worker.py",),
     "ray.tune": ("ablate/run/sweep.py",),
-    "mlflow": ("ablate/learn/tracking.py",),
+    "mlflow": ("ablate/learn/tracking/door.py",),
     "faiss": ("trainables/evaluation/search.py",),
     "transformers": (
         "trainables/model/encoder.py",
         "trainables/data/tokenize.py",
-        "trainables/prepare/annotate.py",
+        "trainables/prepare/judges.py",
     ),
 }
 LIGHT = (

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from trainables.model.encoder import Encoder
 from trainables.model.losses import LOSSES
 from trainables.spec import OptimSpec, TrialSpec
 from trainables.train import Outcome, TrainingFailed, TrialTask, learning_rate, train_trial
@@ -36,11 +37,24 @@ class Quiet:
     def progress(self, metrics: Mapping[str, float]) -> None:
         """Nothing to say."""
 
+    def dev(self, metrics: Mapping[str, float]) -> None:
+        """Nothing to say."""
+
     def save(self, folder: Path, step: int) -> None:
         """Nothing to keep."""
 
     def restore(self) -> Path | None:
         return None
+
+
+@dataclasses.dataclass
+class Loud(Quiet):
+    """Remembers the rows of watched scores."""
+
+    heard: list[Mapping[str, float]] = dataclasses.field(default_factory=list)
+
+    def dev(self, metrics: Mapping[str, float]) -> None:
+        self.heard.append(metrics)
 
 
 @pytest.fixture
@@ -142,6 +156,71 @@ def test_a_trained_encoder_is_scored_again_to_the_same_numbers(
         a_task(flat, cache, tmp_path / "b", refs), trained=str(tmp_path / "a" / "checkpoint")
     )
     assert train_trial(task, Quiet()).metrics == trained.metrics
+
+
+@pytest.mark.parametrize("passages", [None, 40])
+def test_watching_changes_no_weight_and_is_in_the_history(
+    flat: dict[str, Any], cache: str, tmp_path: Path, tiny_collection: str, passages: int | None
+) -> None:
+    """With dropout, whose random numbers must not be used up by the evaluation."""
+    flat["encoder.dropout"] = 0.2
+    refs = (f"{tiny_collection}/dev",)
+    plain, reporter = a_task(flat, cache, tmp_path / "plain", refs), Loud()
+    watch = {"split": refs[0], "every": 2, "passages": passages, "metrics": ["mrr_at_10"]}
+    task = dataclasses.replace(plain, watch=watch, output=str(tmp_path / "watched"))
+    expected, found = train_trial(plain, Quiet()), train_trial(task, reporter)
+    first, second = weights(tmp_path / "plain"), weights(tmp_path / "watched")
+    assert first.keys() == second.keys() and first
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    key = "tiny/dev/mrr_at_10" if passages is None else "tiny/dev:40-passages/mrr_at_10"
+    rows = [
+        json.loads(row) for row in (tmp_path / "watched" / "history.jsonl").read_text().splitlines()
+    ]
+    curve = {row["step"]: row[key] for row in rows if key in row}
+    assert list(curve) == [2, 4, 6, 8, 9]
+    assert [row["step"] for row in reporter.heard if key in row] == list(curve)
+    assert found.metrics == {**expected.metrics, key: curve[9]}
+    if passages is None:
+        assert curve[9] == expected.metrics[key]
+
+
+def test_killed_in_a_watched_training(
+    flat: dict[str, Any], cache: str, tmp_path: Path, tiny_collection: str
+) -> None:
+    refs = (f"{tiny_collection}/dev",)
+    watch = {"split": refs[0], "every": 2, "passages": 40, "metrics": ["mrr_at_10"]}
+    tasks = [
+        dataclasses.replace(a_task(flat, cache, tmp_path / name, refs), watch=watch)
+        for name in ("a", "b")
+    ]
+    train_trial(tasks[0], Quiet())
+    assert run_apart(1, tasks[1], tmp_path / "keep", kill_at=5) != 0
+    assert run_apart(1, tasks[1], tmp_path / "keep") == 0
+    assert_same_bits(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_kept_run_is_judged_without_the_encoder(
+    flat: dict[str, Any],
+    cache: str,
+    tmp_path: Path,
+    tiny_collection: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refs = (f"{tiny_collection}/test",)
+    trained = train_trial(a_task(flat, cache, tmp_path / "a", refs), Quiet())
+    judged = a_task(flat, cache, tmp_path / "b", (f"{refs[0]}:weak",))
+    checkpoint = str(tmp_path / "a" / "checkpoint")
+    fresh = train_trial(dataclasses.replace(judged, trained=checkpoint), Quiet())
+    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("it encodes"))
+    kept = {"tiny/test": str(tmp_path / "a" / "evaluations" / "tiny__test")}
+    task = dataclasses.replace(judged, trained=checkpoint, kept=kept, output=str(tmp_path / "c"))
+    again = train_trial(task, Quiet())
+    assert again.metrics == fresh.metrics and again.evaluated == fresh.evaluated
+    assert set(again.evaluated) == {
+        "tiny/test", "tiny/test:machine:weak", "tiny/test:union:weak"
+    }  # fmt: skip
+    assert again.metrics.items() >= trained.metrics.items()
+    assert not (tmp_path / "c" / "evaluations" / "tiny__test").exists()
 
 
 def test_a_training_that_explodes_says_so_and_what_to_change(

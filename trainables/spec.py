@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from trainables.errors import InvalidInput, Problem, nearest, unknown
 from trainables.model.losses import LOSSES
 
-BEHAVIOUR = 1
+BEHAVIOUR = 2
 """Version of what training and evaluation compute. Raised when the same spec gives new numbers."""
 
 Scalar = Union[str, int, float, bool, None]
@@ -57,14 +57,15 @@ class DataSpec(Part):
     """Positives kept per query, the best first; null keeps all."""
     positive_order: Literal["grade", "random"] = "grade"
     """Which positives `max_positives` keeps: the best graded, or a seeded draw."""
-    negatives: Literal["bm25", "dense"] = "bm25"
-    """Miner of the hard negatives."""
+    negatives: Literal["bm25", "dense", "supplied"] = "bm25"
+    """Where hard negatives come from: a miner, or those that the collection's files bring."""
     hard_negatives: Annotated[int, Field(ge=0)] = 0
     """Hard negatives per query, the same number for every loss."""
     negative_depth: Count = 100
-    """Rank down to which hard negatives are mined."""
+    """Rank down to which hard negatives are taken."""
     negative_margin: Share | None = 0.95
-    """Candidates scored above this share of the positive's score are dropped; null keeps all."""
+    """Candidates that the miner scores above this share of the positive's score are dropped; null
+    keeps all. Supplied negatives have no score, so all are kept."""
     group_size: Annotated[int, Field(ge=2)] | None = None
     """The paper's fixed group, in which positives displace hard negatives; null turns it off."""
     noise: Share = 0.0
@@ -124,6 +125,9 @@ class OptimSpec(Part):
     precision: Literal["float32", "bfloat16"] = "float32"
     chunk_size: Count | None = None
     """Texts per forward pass of the gradient cache; null keeps every activation."""
+    compile: bool = False
+    """Whether torch.compile makes the training's forward pass: a minute first, then faster steps
+    where the device gains from it. Evaluation is never compiled."""
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimSpec:

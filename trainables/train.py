@@ -19,12 +19,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainables.data.cache import Cache
-from trainables.data.collections import open_collection, parse_ref
-from trainables.evaluation.evaluate import evaluate, write_scores
+from trainables.data.collections import open_collection, parse_refs
+from trainables.evaluation.evaluate import evaluate
+from trainables.evaluation.judging import from_folder, write_side_by_side
+from trainables.evaluation.watching import Watch, Watcher
 from trainables.feed import Feed
 from trainables.model.encoder import Encoder
 from trainables.model.objective import Objective, StepResult, training_step
-from trainables.prepare.prepare import prepare
+from trainables.prepare.prepare import ensure_judges, prepare
 from trainables.spec import OptimSpec, Scalar, TrialSpec
 from trainables.whole import is_whole, seal
 
@@ -40,6 +42,9 @@ class Reporter(Protocol):
 
     def progress(self, metrics: Mapping[str, float]) -> None:
         """Say how far the trial is. Every worker calls it equally often."""
+
+    def dev(self, metrics: Mapping[str, float]) -> None:
+        """As `progress`, with the scores that the trial watches; none of these is dropped."""
 
     def save(self, folder: Path, step: int) -> None:
         """Keep a training checkpoint. Every worker calls it; only rank 0's folder has files."""
@@ -62,6 +67,10 @@ class TrialTask:
     output: str
     """Local folder that rank 0 fills: history.jsonl, checkpoint/, evaluations/, outcome.json."""
     trained: str | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Label of a reference -> folder of its earlier scores on the same data: not searched again."""
+    watch: Mapping[str, Any] | None = None
+    """Fields of Watch: what is scored while the trial trains. It changes no weight."""
     checkpoint_steps: int = 200
     """Steps between training checkpoints."""
 
@@ -103,7 +112,7 @@ def train_trial(task: TrialTask, reporter: Reporter) -> Outcome:
     if task.trained is None:
         with _timed(seconds, "prepare"):
             prepare(spec, cache)
-            training = Training(spec, cache, reporter)
+            training = Training(spec, cache, reporter, task.watch)
         with _timed(seconds, "train"):
             metrics = training.run(task.checkpoint_steps, output)
         encoder = training.encoder
@@ -135,18 +144,32 @@ def device() -> torch.device:
 class Training:
     """The state of one training: encoder, optimiser, step, history."""
 
-    def __init__(self, spec: TrialSpec, cache: Cache, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        cache: Cache,
+        reporter: Reporter,
+        watch: Mapping[str, Any] | None = None,
+    ) -> None:
         self.spec, self.reporter = spec, reporter
         self.encoder = Encoder.load(spec.encoder, spec.seed).to(device())
+        if spec.optim.compile:
+            self.encoder.compile_training()
         self.objective = Objective(spec.loss)
         self.feed = Feed(spec, cache, self.encoder.tokenizer_path)
         self.optimizer = _optimizer(self.encoder, spec.optim)
+        self.watcher = None
+        if watch is not None:
+            self.watcher = Watcher(Watch(**watch), cache, spec.optim.precision)
         self.step = 0
         self.history: list[dict[str, float]] = []
         self.pending: list[dict[str, float]] = []
 
     def run(self, checkpoint_steps: int, output: Path) -> dict[str, float]:
-        """Train to the last step; returns the means over the last quarter of the history."""
+        """Train to the last step; returns the means over the last quarter of the history.
+
+        Scores of the watched split are those after the last step.
+        """
         kept = self.reporter.restore()
         # A damaged one is worth nothing: the training starts anew, and ends with the same bits.
         if kept is not None and is_whole(kept):
@@ -166,8 +189,10 @@ class Training:
             rows = "".join(json.dumps(row, sort_keys=True) + "\n" for row in self.history)
             (output / "history.jsonl").write_text(rows, encoding="utf-8")
         late = self.history[-math.ceil(len(self.history) / 4) :]
-        keys = {key for row in late for key in row} - {"step", "train/lr"}
-        return {key: _mean([row[key] for row in late if key in row]) for key in sorted(keys)}
+        watched = {} if self.watcher is None else self.watcher.of(self.history[-1])
+        keys = {key for row in late for key in row} - {"step", "train/lr", *watched}
+        means = {key: _mean([row[key] for row in late if key in row]) for key in sorted(keys)}
+        return means | watched
 
     def _one_step(self) -> dict[str, float]:
         optim, rank = self.spec.optim, self.reporter.rank
@@ -200,9 +225,18 @@ class Training:
     def _close_row(self, total: int) -> None:
         keys = sorted({key for row in self.pending for key in row})
         row = {key: _mean([r[key] for r in self.pending if key in r]) for key in keys}
-        self.history.append({"step": self.step, **row})
+        watched = self._watched(total)
+        self.history.append({"step": self.step, **row, **watched})
         self.pending = []
-        self.reporter.progress({"step": self.step, "steps": total, **row})
+        report = self.reporter.dev if watched else self.reporter.progress
+        report({"steps": total, **self.history[-1]})
+
+    def _watched(self, total: int) -> dict[str, float]:
+        """Scores of the watched split, where the row that ends here is due for them."""
+        before = int(self.history[-1]["step"]) if self.history else 0
+        if self.watcher is None or not self.watcher.due(before, self.step, total):
+            return {}
+        return self.watcher.metrics(self.encoder)
 
     def _save(self, folder: Path) -> None:
         if self.reporter.rank == 0:
@@ -270,13 +304,19 @@ def _evaluate(
     encoder: Encoder, task: TrialTask, cache: Cache, rank: int, metrics: dict[str, float]
 ) -> dict[str, str]:
     """Add the scores on every reference to `metrics`; returns what each was scored on."""
-    refs = [parse_ref(text) for text in task.refs]
+    refs = [ref for text in task.refs for ref in parse_refs(text)]
+    ensure_judges(refs, cache)
+    fresh = [ref for ref in refs if ref.label not in task.kept]
     precision = TrialSpec.from_flat(task.spec).optim.precision
-    for scores in evaluate(encoder, refs, cache, precision=precision):
-        metrics |= scores.metrics
+    found = dict(zip(fresh, evaluate(encoder, fresh, cache, precision=precision), strict=True))
+    marks: dict[str, str] = {}
+    for ref in refs:
+        marks |= ref.marks(open_collection(ref.collection, cache).fingerprint)
         if rank == 0:
-            write_scores(scores, Path(task.output) / "evaluations" / scores.slug)
-    return {ref.label: open_collection(ref.collection, cache).fingerprint for ref in refs}
+            kept = None if ref in found else from_folder(Path(task.kept[ref.label]), ref, cache)
+            folder, scores = Path(task.output) / "evaluations", kept or found[ref]
+            metrics |= write_side_by_side(scores, ref, cache, folder, again=kept is not None)
+    return marks
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.cache import Cache
-from trainables.data.collections import open_collection, parse_ref
+from trainables.data.collections import open_collection, parse_refs
 from trainables.data.sources import training_ref
-from trainables.evaluation.evaluate import bm25, evaluate, write_scores
+from trainables.evaluation.evaluate import bm25, evaluate
+from trainables.evaluation.judging import write_side_by_side
+from trainables.evaluation.watching import Watch, Watcher
 from trainables.faults import is_own
 from trainables.model.encoder import Encoder
-from trainables.prepare.prepare import prepare
+from trainables.prepare.prepare import ensure_judges, prepare
 from trainables.spec import TrialSpec
 from trainables.train import Outcome, TrialTask, device, train_trial
 
@@ -59,6 +61,11 @@ class HereReporter:
         if time.monotonic() - self._last >= PROGRESS_SECONDS:
             self._on_progress(metrics)
             self._last = time.monotonic()
+
+    def dev(self, metrics: Mapping[str, float]) -> None:
+        """Pass the metrics on, however soon after the last."""
+        self._on_progress(metrics)
+        self._last = time.monotonic()
 
     def save(self, folder: Path, step: int) -> None:
         """Hand the folder over; it is gone afterwards."""
@@ -160,6 +167,11 @@ def prepare_here(spec: Mapping[str, Any], cache: str) -> dict[str, Any]:
     return {**asdict(prepared), "splits": splits}
 
 
+def watch_here(watch: Mapping[str, Any], cache: str) -> None:
+    """Make what a trial reads that watches a split. Raises InvalidInput when that cannot be."""
+    Watcher(Watch(**watch), Cache(Path(cache)), "float32")
+
+
 def baseline_here(
     name: str, spec: Mapping[str, Any], refs: Sequence[str], cache: str, output: str, threads: int
 ) -> None:
@@ -167,15 +179,17 @@ def baseline_here(
     import torch
 
     torch.set_num_threads(threads)
-    parsed, store = [parse_ref(ref) for ref in refs], Cache(Path(cache))
+    store = Cache(Path(cache))
+    parsed = [ref for text in refs for ref in parse_refs(text)]
+    ensure_judges(parsed, store)
     if name == "bm25":
         found = bm25(parsed, store)
     else:
         trial = TrialSpec.from_flat(spec)
         encoder = Encoder.load(trial.encoder, trial.seed).to(device())
         found = evaluate(encoder, parsed, store)
-    for scores in found:
-        write_scores(scores, Path(output) / scores.slug)
+    for ref, scores in zip(parsed, found, strict=True):
+        write_side_by_side(scores, ref, store, Path(output))
 
 
 def evaluate_here(
@@ -185,6 +199,7 @@ def evaluate_here(
     output: str,
     threads: int,
     on_progress: Callable[[int, int], None],
+    keep_embeddings: bool = False,
 ) -> dict[str, float]:
     """Score a checkpoint's folder or a Hugging Face name; a folder a reference, all metrics back.
 
@@ -193,12 +208,13 @@ def evaluate_here(
     import torch
 
     torch.set_num_threads(threads)
-    parsed = [parse_ref(ref) for ref in refs]
+    parsed, store = [ref for text in refs for ref in parse_refs(text)], Cache(Path(cache))
+    ensure_judges(parsed, store)
     encoder = Encoder.from_folder(model).to(device())
     metrics: dict[str, float] = {}
-    for scores in evaluate(encoder, parsed, Cache(Path(cache)), progress=on_progress):
-        metrics |= scores.metrics
-        write_scores(scores, Path(output) / scores.slug)
+    found = evaluate(encoder, parsed, store, progress=on_progress, keep_embeddings=keep_embeddings)
+    for ref, scores in zip(parsed, found, strict=True):
+        metrics |= write_side_by_side(scores, ref, store, Path(output))
     return metrics
 
 
@@ -238,6 +254,8 @@ class _GroupReporter:
         from ray import train
 
         train.report(dict(metrics))
+
+    dev = progress
 
     def save(self, folder: Path, step: int) -> None:
         from ray import train

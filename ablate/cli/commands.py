@@ -9,13 +9,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED, data, launch, upkeep
-from ablate.cli.options import Address, Growth, Json, Only, Runs, Sets, Study, Tracking, example
+from ablate.cli import (
+    CLUSTER_CANNOT,
+    DONE,
+    SOME_FAILED,
+    annotate,
+    compare,
+    data,
+    evaluate,
+    launch,
+    tracking,
+    upkeep,
+)
+from ablate.cli.options import (
+    Address,
+    Claims,
+    Growth,
+    Json,
+    Only,
+    Runs,
+    Sets,
+    Study,
+    Tracking,
+    example,
+)
 from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
-    from ablate.learn.results import Results
+    from ablate.learn.claims import Claim
+    from ablate.plan.confounds import Confound
     from ablate.plan.planner import Plan
+    from ablate.run.execution import Execution
     from ablate.run.ledger import Ledger
 
 app = typer.Typer(
@@ -69,7 +93,7 @@ def plan(
     ledger = Ledger(runs)
     finished, seconds = _known(planned, ledger)
     guess = estimate(planned, seconds, finished)
-    notes = warnings(planned)
+    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
     if json_:
         content = planned.to_json() | {
             "finished": finished,
@@ -95,6 +119,8 @@ def run(
     from ablate.cli.live import LiveView
     from ablate.cli.show import err, out
     from ablate.cli.show import plan as show_plan
+    from ablate.learn.claims import find_claims
+    from ablate.learn.tracking.filler import Filler
     from ablate.plan.estimate import estimate, warnings
     from ablate.run.capacity import ClusterCannot, parse_nodes
     from ablate.run.execution import StudyRun
@@ -102,22 +128,22 @@ def run(
 
     growth = parse_nodes(nodes) if nodes else None
     planned = plan_of(study, set_, only)
-    finished, seconds = _known(planned, Ledger(runs))
-    guess = estimate(planned, seconds, finished)
-    show_plan(planned, finished, guess, warnings(planned))
+    claims = find_claims(study)
+    ledger = Ledger(runs)
+    finished, seconds = _known(planned, ledger)
+    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
+    show_plan(planned, finished, estimate(planned, seconds, finished), notes)
     select = planned.study.select
-    view = LiveView(out, select.key if select else None)
-    try:
-        done = StudyRun(planned, runs, view, address, growth).run()
-    except ClusterCannot as error:
-        err.print(f"[red]The cluster cannot run this study:[/red] {error}")
-        return CLUSTER_CANNOT
-    if not done.trained and not done.failed and not done.left_failed:
-        out.print(f"Nothing to train: all {done.already} trials are already finished.")
-    if done.left_failed:
-        left = f"{len(done.left_failed)} trials that failed by their own fault are left so"
-        out.print(f"{left}; once more: ablate retry {planned.study.name} --failed --runs {runs}")
-    _conclude(planned, Ledger(runs), tracking_uri, done.confirmed)
+    with Filler(planned, runs, tracking_uri) as filler:
+        view = LiveView(out, select.key if select else None, on_record=filler.changed)
+        try:
+            done = StudyRun(planned, runs, view, address, growth).run()
+        except ClusterCannot as error:
+            err.print(f"[red]The cluster cannot run this study:[/red] {error}")
+            return CLUSTER_CANNOT
+        _say_what_is_left(done, planned.study.name, runs)
+        _conclude(planned, ledger, done.confirmed, claims)
+        tracking.follow(filler, tracking.command("track", study, set_, runs, tracking_uri))
     return SOME_FAILED if done.failed or done.left_failed else DONE
 
 
@@ -132,6 +158,7 @@ def train(
     from ablate.cli import show
     from ablate.plan.study import load_study, one_trial
     from ablate.run.capacity import ClusterCannot
+    from ablate.run.execution import watched
     from ablate.run.single import train_one
 
     loaded = load_study(study, _pairs(set_))
@@ -140,7 +167,12 @@ def train(
     try:
         with show.counting("training", "steps") as bar:
             result = train_one(
-                flat, refs, workers, out, lambda row: bar(int(row["step"]), int(row["steps"]))
+                flat,
+                refs,
+                workers,
+                out,
+                lambda row: bar(int(row["step"]), int(row["steps"])),
+                watched(loaded),
             )
     except ClusterCannot as error:
         show.err.print(f"[red]The cluster cannot run this trial:[/red] {error}")
@@ -153,51 +185,23 @@ def train(
     return DONE
 
 
-@app.command(epilog=example("ablate evaluate runs/trials/ID/checkpoint --on nq/test --out scores"))
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A checkpoint's folder or a Hugging Face name.")],
-    on: Annotated[list[str], typer.Option(help="NAME|PATH/SPLIT; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json, TREC runs and scores.")],
-) -> None:
-    """Score any Hugging Face or sentence-transformers model on test collections."""
-    from ablate.cli import show
-    from ablate.run.single import evaluate_one
-
-    with show.counting("encoding", "passages") as bar:
-        metrics = evaluate_one(model, on, out, bar)
-    show.metrics(metrics)
-    show.out.print(f"Written: {out}/metrics.json and a folder for each reference")
-
-
 @app.command(epilog=example("ablate report quickstart --runs runs"))
-def report(study: Study, set_: Sets = None, runs: Runs = "runs") -> None:
+def report(study: Study, set_: Sets = None, runs: Runs = "runs", claims: Claims = None) -> None:
     """Write the report of what the run folder holds so far, and print where it is."""
     from ablate.cli.show import out, ranking
+    from ablate.learn.claims import find_claims
     from ablate.learn.report import write_report
     from ablate.learn.results import collect
     from ablate.run.ledger import Ledger
 
     planned = plan_of(study, set_, None)
+    hypotheses = find_claims(study, claims)
     ledger = Ledger(runs)
-    _require_records(planned, ledger, runs)
+    require_records(planned, ledger, runs)
     results = collect(planned, ledger)
     ranking(results)
-    html, markdown = write_report(results, _report_folder(planned, ledger))
+    html, markdown = write_report(results, _report_folder(planned, ledger), hypotheses)
     out.print(f"Report: {html}\n        {markdown}")
-
-
-@app.command(epilog=example("ablate track quickstart --tracking-uri http://127.0.0.1:5000"))
-def track(
-    study: Study, set_: Sets = None, runs: Runs = "runs", tracking_uri: Tracking = None
-) -> int:
-    """Fill MLflow from the run folder; what is already there is not written twice."""
-    from ablate.learn.results import collect
-    from ablate.run.ledger import Ledger
-
-    planned = plan_of(study, set_, None)
-    ledger = Ledger(runs)
-    _require_records(planned, ledger, runs)
-    return DONE if _track(collect(planned, ledger), ledger, tracking_uri) else SOME_FAILED
 
 
 @app.command(epilog=example("ablate export quickstart --out trials.csv"))
@@ -217,8 +221,12 @@ def export(
     show.out.print(f"{rows} trials: {out}")
 
 
+evaluate.register(app)
 launch.register(app)
 data.register(app)
+annotate.register(app)
+tracking.register(app)
+compare.register(app)
 upkeep.register(app)
 
 
@@ -249,7 +257,28 @@ def _known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, float]]]
     return finished, seconds
 
 
-def _require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
+def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
+    from ablate.cli.show import out
+
+    if done.left_failed:
+        left = f"{len(done.left_failed)} trials that failed by their own fault are left so"
+        out.print(f"{left}; once more: ablate retry {name} --failed --runs {runs}")
+    elif not done.trained and not done.failed:
+        out.print(f"Nothing to train: all {done.already} trials are already finished.")
+
+
+def _data_warnings(planned: Plan, ledger: Ledger) -> list[Confound]:
+    """What the data share or lack, looked for where the run folder and the user keep them."""
+    from ablate.plan.overlaps import data_warnings
+    from trainables.data.cache import Cache
+
+    local = ledger.store.local
+    own = [] if local is None else [Cache(local / "cache")]
+    return data_warnings(planned, [*own, Cache.default()])
+
+
+def require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
+    """Raises InvalidInput, with what has been run, when the study has not."""
     if not ledger.store.exists(ledger.study(planned.study.name).path):
         rule = f"has not been run in {runs}; known: "
         known = ", ".join(ledger.store.children("studies")) or "none"
@@ -261,7 +290,7 @@ def _report_folder(planned: Plan, ledger: Ledger) -> Path:
     return local if local is not None else Path(f"{planned.study.name}-report")
 
 
-def _conclude(planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any) -> None:
+def _conclude(planned: Plan, ledger: Ledger, confirmed: Any, claims: Sequence[Claim]) -> None:
     from ablate.cli.show import confirmation, out, ranking
     from ablate.learn.report import write_report
     from ablate.learn.results import collect
@@ -270,24 +299,5 @@ def _conclude(planned: Plan, ledger: Ledger, uri: str | None, confirmed: Any) ->
     ranking(results)
     if confirmed is not None:
         confirmation(confirmed, results.metric_keys[:CONFIRMED_METRICS])
-    html, _ = write_report(results, _report_folder(planned, ledger))
+    html, _ = write_report(results, _report_folder(planned, ledger), claims)
     out.print(f"\nReport:  {html}")
-    _track(results, ledger, uri)
-
-
-def _track(results: Results, ledger: Ledger, uri: str | None) -> bool:
-    from ablate.cli.show import err, out
-    from ablate.learn.tracking import TrackingUnavailable, sync
-
-    try:
-        with out.status("Filling MLflow"):
-            summary = sync(results, ledger, uri)
-    except TrackingUnavailable as error:
-        err.print(f"[yellow]MLflow was not filled:[/yellow] {error}")
-        err.print(f"Nothing is lost; later: ablate track {results.study.name}")
-        return False
-    if summary.server_command:
-        out.print(f"MLflow:  {summary.server_command}")
-    out.print(f"Cells:   {summary.cells_url}")
-    out.print(f"Compare: {summary.compare_url}")
-    return True

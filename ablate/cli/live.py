@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,10 +26,20 @@ class _Running:
 
 
 class LiveView:
-    """A watcher of a study; `metric` is what "best so far" means, higher being better."""
+    """A watcher of a study; `metric` is what "best so far" means, higher being better.
 
-    def __init__(self, console: Console, metric: str | None, slots: int = 1) -> None:
+    `on_record` is called whenever the ledger holds a trial's final record.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        metric: str | None,
+        slots: int = 1,
+        on_record: Callable[[], None] = lambda: None,
+    ) -> None:
         self.console, self.metric, self.slots = console, metric, slots
+        self._on_record = on_record
         self._live: Live | None = None
         self._jobs: dict[str, Job] = {}
         self._running: dict[str, _Running] = {}
@@ -80,6 +90,7 @@ class LiveView:
         """A trial's final record is there."""
         running = self._running.pop(record.trial_id, None)
         self._ended.append(record)
+        self._on_record()
         if self._live is None or record.state != "finished":
             took = time.monotonic() - running.since if running else 0.0
             self.console.print(self._line(record, took), highlight=False)

@@ -29,6 +29,13 @@ Growth = Annotated[
     list[str] | None,
     typer.Option(metavar="COUNTxCPU=N,GPU=N", help="What an autoscaler may add there; repeatable."),
 ]
+Claims = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Claims to judge, as YAML; NAME.claims.yaml beside the study, or those of the papers.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 

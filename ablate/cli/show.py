@@ -70,6 +70,7 @@ def plan(planned: Plan, finished: int, estimate: Any, warnings: Sequence[Any]) -
 
 def ranking(results: Results) -> None:
     """The cells by their mean, best first, with spread over seeds and failed trials."""
+    from ablate.learn.agreement import agreements
     from ablate.learn.results import metric_title, split_key
 
     if not results.scored:
@@ -100,6 +101,8 @@ def ranking(results: Results) -> None:
         if results.primary in metrics:
             table.add_row("", f"[dim]{name}[/dim]", f"{metrics[results.primary].mean:.4f}")
     out.print(table)
+    for agreement in agreements(results):
+        out.print(f"{agreement}.")
 
 
 def metrics(found: Mapping[str, float]) -> None:

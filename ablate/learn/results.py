@@ -107,6 +107,11 @@ class CellResult:
         """How many of the cell's trials failed."""
         return sum(trial.state == "failed" for trial in self.trials)
 
+    @property
+    def lost(self) -> int:
+        """How many of the cell's trials ended without a result: failed, or stopped early."""
+        return sum(trial.state in {"failed", "stopped"} for trial in self.trials)
+
 
 @dataclass(frozen=True)
 class Results:
@@ -155,6 +160,12 @@ class Results:
         """The distinct values that a key of a trial takes over the whole study."""
         found = (trial.planned.flat.get(key) for trial in self.trials)
         return tuple(dict.fromkeys(found))
+
+    @property
+    def grid(self) -> dict[str, NDArray[np.float64]]:
+        """Per scored cell, best first, the primary metric's scores [seeds, queries]."""
+        found = self.scores.grid(self.primary)
+        return {cell.name: found[cell.name] for cell in self.scored}
 
     @property
     def untrained(self) -> str | None:
@@ -230,7 +241,7 @@ class _Findings:
 
 
 def _find(plan: Plan, folder: StudyFolder, scores: Scores, seed: int) -> _Findings:
-    refs = [ref.label for ref in (*plan.test_refs, *plan.dev_refs)]
+    refs = [*(ref.label for ref in (*plan.test_refs, *plan.dev_refs)), *_judged(plan)]
     summaries = _summaries(scores, refs, seed)
     baselines = _baselines(folder, scores, refs)
     primary = primary_key(plan, list(summaries))
@@ -249,6 +260,12 @@ def _find(plan: Plan, folder: StudyFolder, scores: Scores, seed: int) -> _Findin
         comparisons=tuple(compare(grid, pairs.pairs, ALPHA, seed)) if pairs.pairs else (),
         seed_noise=_seed_noise(grid),
     )
+
+
+def _judged(plan: Plan) -> Iterator[str]:
+    """Labels of what further sources judge; after the splits' own, so they rank no cell."""
+    for ref in (*plan.test_refs, *plan.dev_refs):
+        yield from list(ref.marks(""))[1:]
 
 
 def _cells(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ablate.learn.results import TrialResult
     from ablate.run.ledger import Ledger, StudyFolder
 
+KEPT_BYTES = 1 << 30
 METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall"}
 
 
@@ -26,6 +28,14 @@ class Scores:
     ) -> None:
         self._ledger, self._folder, self._members = ledger, folder, members
         self._order: dict[str, list[str]] = {}
+        self._kept: dict[str, dict[str, dict[str, NDArray[np.float64]]]] = {}
+        self._room = KEPT_BYTES
+
+    @property
+    def cache(self) -> Path | None:
+        """The run folder's cache, None when that is not on local disk."""
+        local = self._ledger.store.local
+        return None if local is None else local / "cache"
 
     def history(self, trial: TrialResult) -> list[dict[str, float]]:
         """The trial's logged steps."""
@@ -40,25 +50,41 @@ class Scores:
         rows = [
             self._aligned(ref, trial.trial_id, *self._read(trial.trial_id, ref))
             for trial in self._members.get(cell, ())
-            if trial.record is not None
-            and trial.state == "finished"
-            and ref in trial.record.evaluated
+            if _has(trial, ref)
         ]
         shared = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
         return {name: np.stack([row[name] for row in rows]) for name in shared}
 
+    def trial(self, trial: TrialResult, key: str) -> NDArray[np.float64] | None:
+        """Scores [queries] of one trial, counted or not, on a metric key; None without them."""
+        ref, metric = split_key(key)
+        if not _has(trial, ref):
+            return None
+        return self._aligned(ref, trial.trial_id, *self._read(trial.trial_id, ref)).get(metric)
+
     def grids(self, ref: str) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """Metric name -> cell name -> scores [seeds, queries], every file read once."""
+        """Metric name -> cell name -> scores [seeds, queries], every file read once.
+
+        What is read is kept for the next call, as long as it is not more than KEPT_BYTES in all.
+        """
+        if ref in self._kept:
+            return self._kept[ref]
         found: dict[str, dict[str, NDArray[np.float64]]] = {}
         for cell in self._members:
             for metric, array in self.cell(cell, ref).items():
                 found.setdefault(metric, {})[cell] = array
+        size = sum(array.nbytes for grid in found.values() for array in grid.values())
+        if size <= self._room:
+            self._room -= size
+            self._kept[ref] = found
         return found
 
     def grid(self, key: str) -> dict[str, NDArray[np.float64]]:
         """Cell name -> scores [seeds, queries] of one metric key; cells without scores are left
         out."""
         ref, metric = split_key(key)
+        if ref in self._kept:
+            return self._kept[ref].get(metric, {})
         found = {cell: self.cell(cell, ref).get(metric) for cell in self._members}
         return {cell: scores for cell, scores in found.items() if scores is not None}
 
@@ -86,6 +112,11 @@ class Scores:
             raise InvalidInput([Problem(owner, rule)])
         rows = [place[query] for query in order]
         return {name: column[rows] for name, column in columns.items()}
+
+
+def _has(trial: TrialResult, ref: str) -> bool:
+    """Whether the trial is finished and was scored on the reference."""
+    return trial.record is not None and trial.state == "finished" and ref in trial.record.evaluated
 
 
 def split_key(key: str) -> tuple[str, str]:

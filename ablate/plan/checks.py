@@ -9,7 +9,7 @@ from itertools import islice
 from ablate.plan.draft import Draft
 from ablate.plan.draws import Draw, count_draws, make_draws
 from ablate.plan.keys import PARAMS, STAND_INS, owners, without_foreign
-from ablate.plan.known import check_source
+from ablate.plan.known import check_source, check_supplied
 from ablate.plan.parts import Cell, Study
 from ablate.plan.space import Choice, Fixed, Grid
 from trainables.data.collections import parse_ref
@@ -34,6 +34,7 @@ def check_together(draft: Draft, study: Study) -> None:
     _check_exclusions(draft, study)
     _check_sources(draft, study)
     _check_refs(draft, study)
+    _check_watch(draft, study)
     try:
         draws = make_draws(study)
     except InvalidInput as error:
@@ -88,11 +89,19 @@ def _check_exclusions(draft: Draft, study: Study) -> None:
 
 
 def _check_sources(draft: Draft, study: Study) -> None:
+    trained = [
+        parse_ref(train, "train").collection
+        for train in study.listed("data.train")
+        if isinstance(train, str)
+    ]
     for key in ("data.human_labels", "data.machine_labels"):
         for source in study.listed(key):
-            for train in study.listed("data.train"):
-                if isinstance(source, str) and isinstance(train, str):
-                    draft.problems += check_source(key, source, train, draft.places[key])
+            if isinstance(source, str):
+                for name in trained:
+                    draft.problems += check_source(key, source, name, draft.places[key])
+    if "supplied" in study.listed("data.negatives"):
+        for name in trained:
+            draft.problems += check_supplied(name, draft.places["data.negatives"])
 
 
 def _check_refs(draft: Draft, study: Study) -> None:
@@ -103,9 +112,18 @@ def _check_refs(draft: Draft, study: Study) -> None:
             draft.wrong("evaluate", "is the split that is trained on", str(ref), draft.source)
     select = study.select
     for ref in study.evaluate if select else ():
-        if select and ref.label == select.ref.label and ref != select.ref:
+        alike = replace(ref, judges=())
+        if select and ref.label == select.ref.label and alike != select.ref:
             rule = f"shares the name {ref.label} in metrics with the split that selects"
             draft.wrong("evaluate", rule, str(ref), draft.source)
+
+
+def _check_watch(draft: Draft, study: Study) -> None:
+    """The watched split is scored in full at the end: so its curve ends in a known score."""
+    known = {ref.label: replace(ref, judges=()) for ref in study.references}
+    if study.watch is not None and known.get(study.watch.ref.label) != study.watch.ref:
+        rule = "is neither the split that selects nor one of evaluate, which are scored at the end"
+        draft.wrong("watch.split", rule, str(study.watch.ref), draft.source)
 
 
 def _check_trials(draft: Draft, study: Study, draws: Sequence[Draw]) -> None:

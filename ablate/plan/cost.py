@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from ablate.plan.backbone import Shape, backbone_shape
-from trainables.data.collections import COLLECTIONS, Ref, parse_ref
+from trainables.data.collections import COLLECTIONS, Ref, anywhere, parse_ref
 from trainables.model.losses import LOSSES
 from trainables.spec import Scalar
 
@@ -94,7 +94,7 @@ def collection_size(name: str) -> Size | None:
         if "passages" not in expected:
             return None
         return Size(expected["passages"], QUERIES.get(name, {}))
-    folder = Path(name).expanduser()
+    folder = Path(anywhere(name)).expanduser()
     corpus = folder / "corpus.jsonl"
     if not corpus.is_file():
         return None

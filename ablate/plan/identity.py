@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from ablate.plan.known import ANNOTATORS
 from trainables.data.collections import parse_ref
+from trainables.data.collections.refs import split_grade
+from trainables.data.sources import LABELS_FILE, annotated
 from trainables.spec import BEHAVIOUR, Scalar
 
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -20,16 +23,19 @@ class Identities:
 
     def __init__(self, collections: Mapping[str, str]) -> None:
         self._collections = collections
-        self._fingerprints: dict[tuple[Scalar, Scalar], Mapping[str, str]] = {}
+        self._fingerprints: dict[tuple[Scalar, ...], Mapping[str, str]] = {}
 
     def fingerprints(self, flat: Mapping[str, Scalar]) -> Mapping[str, str]:
         """What else than its spec a trial's numbers follow from, by the key that names it."""
-        names = (flat["data.train"], flat["encoder.backbone"])
+        names = (flat["data.train"], flat["encoder.backbone"], flat["data.machine_labels"])
         if names not in self._fingerprints:
-            train, backbone = map(str, names)
+            train, backbone = str(names[0]), str(names[1])
             found = {"data.train": self._collections[parse_ref(train, "train").collection]}
             if Path(backbone).expanduser().is_dir():
                 found["encoder.backbone"] = folder_fingerprint(backbone)
+            labels = _annotated(found["data.train"], names[2])
+            if labels is not None:
+                found["data.machine_labels"] = labels
             self._fingerprints[names] = found
         return self._fingerprints[names]
 
@@ -38,6 +44,18 @@ class Identities:
         data = _ENCODE(dict(self.fingerprints(flat)))
         text = f'{{"behaviour":{BEHAVIOUR},"data":{data},"spec":{_ENCODE(flat)}}}'
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _annotated(collection: str, machine_labels: Scalar) -> str | None:
+    """Identity of labels that `ablate annotate` made; None for a source that the collection brings
+    or that is made on demand, which follows from the collection."""
+    if not isinstance(machine_labels, str):
+        return None
+    name, _ = split_grade(machine_labels, "data.machine_labels")
+    folder = None if name in ANNOTATORS else annotated(collection, name)
+    if folder is None:
+        return None
+    return hashlib.sha256((folder / LABELS_FILE).read_bytes()).hexdigest()[:20]
 
 
 @lru_cache(maxsize=32)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trainables.data.collections import Ref, parse_ref
+from trainables.data.collections import Ref, anywhere, fingerprint, parse_ref, parse_refs
+from trainables.data.collections.contexts import NEGATIVES as SUPPLIED
 from trainables.data.collections.refs import split_grade
+from trainables.data.sources import annotated_sources
 from trainables.errors import InvalidInput, Problem, unknown
 from trainables.model.backbones import PACKAGED, PREFIX
 from trainables.spec import Scalar
@@ -32,6 +34,18 @@ def check_ref(key: str, text: object, place: str) -> tuple[Ref | None, list[Prob
         return None, list(error.problems)
 
 
+def check_refs(key: str, text: object, place: str) -> tuple[tuple[Ref, ...], list[Problem]]:
+    """What `NAME|PATH/SPLIT[>=GRADE][:SOURCE[>=GRADE]]...` names, or why it cannot be anything."""
+    if not isinstance(text, str):
+        return (), [Problem(key, "must be a split, such as nq/test", text, None, place)]
+    try:
+        refs = parse_refs(text, place, key)
+    except InvalidInput as error:
+        return (), list(error.problems)
+    judges = [(ref.collection, str(judge)) for ref in refs for judge in ref.judges]
+    return refs, [p for name, judge in judges for p in check_source(key, judge, name, place)]
+
+
 def check_known(key: str, value: Scalar, place: str | None) -> list[Problem]:
     """Mistakes in a key's value that need a look at what is registered or on disk."""
     if not isinstance(value, str):
@@ -48,16 +62,29 @@ def check_known(key: str, value: Scalar, place: str | None) -> list[Problem]:
     return []
 
 
-def check_source(key: str, value: str, train: str, place: str | None) -> list[Problem]:
-    """Whether the collection `train` can have the label source `value`, where that can be known."""
-    folder = Path(parse_ref(train, "train").collection).expanduser()
-    if not any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
+def check_source(key: str, value: str, collection: str, place: str | None) -> list[Problem]:
+    """Whether the collection can have the label source `value`, where that can be known."""
+    folder = _folder(collection)
+    if folder is None:
         return []
     files = (folder / "labels").glob("*.tsv*")
     own = {file.name.removesuffix(".gz").removesuffix(".tsv") for file in files}
     known = ("qrels", *sorted(own)) if key == "data.human_labels" else (*sorted(own), *ANNOTATORS)
     name, _ = split_grade(value, key, place)
+    if name not in known and key == "data.machine_labels":
+        known += annotated_sources(fingerprint(collection))
     return [] if name in known else [unknown(key, name, known, place)]
+
+
+def check_supplied(collection: str, place: str | None) -> list[Problem]:
+    """Whether the collection brings negatives of its own, where that can be known."""
+    folder = _folder(collection)
+    if folder is None:
+        return []
+    if not (folder / "qrels").is_dir() or any((folder / "labels").glob(f"{SUPPLIED}.tsv*")):
+        return []
+    rule = f"'supplied' needs labels/{SUPPLIED}.tsv in {folder}, or files that bring negatives"
+    return [Problem("data.negatives", rule, None, None, place)]
 
 
 def _check_backbone(value: str, place: str | None) -> list[Problem]:
@@ -68,3 +95,10 @@ def _check_backbone(value: str, place: str | None) -> list[Problem]:
     if value.startswith((".", "/", "~")) and not (path / "config.json").is_file():
         return [Problem(key, "must be a folder with config.json", value, None, place)]
     return []
+
+
+def _folder(collection: str) -> Path | None:
+    """The folder of a local collection in BEIR's form."""
+    folder = Path(anywhere(collection)).expanduser()
+    there = any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+    return folder if there else None

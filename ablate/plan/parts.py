@@ -26,6 +26,7 @@ BLOCKS: tuple[str, ...] = (
     "budget",
     "select",
     "evaluate",
+    "watch",
     "exclude",
     "resources",
     "confirm",
@@ -72,23 +73,46 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many random draws every cell gets, and the seed they are made from."""
+    """How many random draws every cell gets, the seed they are made from, and the price of one
+    human label, in any currency."""
 
     draws_per_cell: int | None = None
     seed: int = 0
+    label_price: float | None = None
 
 
 @dataclass(frozen=True)
 class Select:
-    """What the winner of a cell's draws is chosen by: the greatest `metric` on a dev split."""
+    """What the winner of a cell's draws is chosen by: the greatest `metric` on a dev split.
+
+    `equal_within` is the difference in that metric up to which two cells count as equal.
+    """
 
     ref: Ref
     metric: str
+    equal_within: float | None = None
 
     @property
     def key(self) -> str:
         """Name of the metric in the ledger, such as `msmarco/dev/mrr_at_10`."""
         return f"{self.ref.label}/{self.metric}"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is scored while a trial trains: a dev split, after every `every` steps.
+
+    Searched are `passages` of its passages, or (None) all.
+    """
+
+    ref: Ref
+    every: int
+    passages: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The beginning of the names of its metrics."""
+        return self.ref.label if self.passages is None else self.ref.part_label(self.passages)
 
 
 @dataclass(frozen=True)
@@ -136,6 +160,7 @@ class Study:
     evaluate: tuple[Ref, ...]
     budget: Budget = field(default_factory=Budget)
     select: Select | None = None
+    watch: Watch | None = None
     exclude: tuple[Exclusion, ...] = ()
     resources: Resources = field(default_factory=Resources)
     confirm: Confirm | None = None
@@ -155,7 +180,7 @@ class Study:
     def references(self) -> tuple[Ref, ...]:
         """Every split that trials are scored on: the one that selects, then `evaluate`."""
         select = () if self.select is None else (self.select.ref,)
-        return tuple(dict.fromkeys((*select, *self.evaluate)))
+        return tuple({ref.label: ref for ref in (*select, *self.evaluate)}.values())
 
     def listed(self, key: str) -> tuple[Scalar, ...]:
         """The values of a key, as far as the study lists them: not those of a range."""
@@ -255,4 +280,6 @@ def _is_number(value: Scalar) -> bool:
 
 
 def _number(value: float) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:.10g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else f"{value:.10g}"

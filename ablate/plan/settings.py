@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Union
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ablate.plan.document import Entry
 from ablate.plan.draft import Blocks, Draft
-from ablate.plan.known import check_ref, is_dev
-from ablate.plan.parts import Budget, Confirm, Exclusion, Resources, Select
+from ablate.plan.known import check_ref, check_refs, is_dev
+from ablate.plan.parts import Budget, Confirm, Exclusion, Resources, Select, Watch
 from ablate.plan.space import is_random
 from trainables.data.collections import Ref
 from trainables.errors import InvalidInput, Problem, nearest
-from trainables.evaluation.metrics import parse_metric
+from trainables.evaluation.metrics import DEPTH, parse_metric
 from trainables.spec import Scalar, text_number
 
 Entries = Mapping[str, Entry]
-
-DEPTH = 1000
-"""Passages per query in a run; a metric cannot read below it."""
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _COUNT = Annotated[int, Field(ge=1)]
 _BUDGET: Mapping[str, TypeAdapter[Any]] = {
     "draws_per_cell": TypeAdapter(_COUNT, config=_STRICT),
     "seed": TypeAdapter(Annotated[int, Field(ge=0)], config=_STRICT),
+    "label_price": TypeAdapter(Annotated[float, Field(gt=0)], config=_STRICT),
+}
+_SELECT: Mapping[str, TypeAdapter[Any]] = {
+    "maximize": TypeAdapter(Any),
+    "equal_within": TypeAdapter(Annotated[float, Field(gt=0, lt=1)], config=_STRICT),
 }
 _RESOURCES: Mapping[str, TypeAdapter[Any]] = {
     "workers": TypeAdapter(_COUNT, config=_STRICT),
@@ -37,11 +40,17 @@ _RESOURCES: Mapping[str, TypeAdapter[Any]] = {
 _CONFIRM: Mapping[str, TypeAdapter[Any]] = {
     "workers": TypeAdapter(Annotated[int, Field(ge=2)], config=_STRICT),
 }
+_WATCH: Mapping[str, TypeAdapter[Any]] = {
+    "every": TypeAdapter(_COUNT, config=_STRICT),
+    "passages": TypeAdapter(Union[_COUNT, None], config=_STRICT),
+}
 SETTINGS: tuple[str, ...] = (
     *(f"budget.{name}" for name in _BUDGET),
     *(f"resources.{name}" for name in _RESOURCES),
     *(f"confirm.{name}" for name in _CONFIRM),
-    "select.maximize",
+    *(f"watch.{name}" for name in _WATCH),
+    "watch.split",
+    *(f"select.{name}" for name in _SELECT),
 )
 """Every dotted key of a block that holds no key of a trial."""
 
@@ -87,7 +96,7 @@ def read_confirm(draft: Draft, entries: Entries) -> None:
 
 
 def read_evaluate(draft: Draft, entry: Entry | None) -> None:
-    """The splits that trials are judged on: `NAME|PATH/SPLIT[>=GRADE]`."""
+    """The splits that trials are judged on: `NAME|PATH/SPLIT[>=GRADE][:SOURCE[>=GRADE]]...`."""
     if entry is None:
         draft.wrong("evaluate", "is missing: list splits, such as nq/test", None, draft.source)
         return
@@ -97,34 +106,54 @@ def read_evaluate(draft: Draft, entry: Entry | None) -> None:
     found: dict[str, Ref] = {}
     for index, text in enumerate(listed):
         place = entry.place(index)
-        ref, problems = check_ref("evaluate", text, place)
+        refs, problems = check_refs("evaluate", text, place)
         draft.problems += problems
-        if ref is None:
-            continue
-        if ref.label in found:
-            rule = f"is the second split called {ref.label}, a name that metrics need for one"
-            draft.wrong("evaluate", rule, text, place)
-        found[ref.label] = ref
+        for ref in refs:
+            if ref.label in found:
+                rule = f"is the second split called {ref.label}, a name that metrics need for one"
+                draft.wrong("evaluate", rule, text, place)
+            found[ref.label] = ref
     draft.evaluate = tuple(found.values())
 
 
 def read_select(draft: Draft, entries: Entries) -> None:
-    """`maximize: NAME|PATH/SPLIT/METRIC` on a dev split; needed when something is tuned."""
-    for key, entry in entries.items():
-        place = entry.place()
-        if key != "maximize":
-            rule = "is not a key of select; known: maximize"
-            draft.wrong(f"select.{key}", rule, None, place, nearest(key, ["maximize"]))
-        elif isinstance(entry.value, str) and "/" in entry.value:
-            draft.select = _select(draft, entry.value, place)
+    """`maximize: NAME|PATH/SPLIT/METRIC` on a dev split, needed when something is tuned; and
+    `equal_within: NUMBER`."""
+    others = {key: entry for key, entry in entries.items() if key != "maximize"}
+    margin = _read_numbers(draft, "select", others, _SELECT)
+    if "maximize" in entries:
+        entry = entries["maximize"]
+        if isinstance(entry.value, str) and "/" in entry.value:
+            chosen = _select(draft, entry.value, entry.place())
+            draft.select = None if chosen is None else replace(chosen, **margin)
         else:
             rule = "must be a split and a metric, such as nq/dev/mrr_at_10"
-            draft.wrong("select.maximize", rule, entry.value, place)
-    if "maximize" not in entries and "tune" in draft.blocks.values():
-        rule = (
-            "is missing: tune needs a metric on a dev split to choose by, such as nq/dev/mrr_at_10"
-        )
+            draft.wrong("select.maximize", rule, entry.value, entry.place())
+    elif "tune" in draft.blocks.values() or others:
+        why = "tune needs" if "tune" in draft.blocks.values() else "select needs"
+        rule = f"is missing: {why} a metric on a dev split to choose by, such as nq/dev/mrr_at_10"
         draft.wrong("select.maximize", rule, None, draft.source)
+
+
+def read_watch(draft: Draft, entries: Entries) -> None:
+    """`split: NAME|PATH/SPLIT, every: STEPS, passages: N`: a dev split scored in training."""
+    if not entries:
+        return
+    ref = None
+    if "split" in entries:
+        entry = entries["split"]
+        ref, problems = check_ref("watch.split", entry.value, entry.place())
+        draft.problems += problems
+        if ref is not None and not is_dev(ref):
+            rule = f"watches the split {ref.split!r}; only a dev or validation split may be watched"
+            draft.wrong("watch.split", rule, entry.value, entry.place())
+    rest = {key: entry for key, entry in entries.items() if key != "split"}
+    values = _read_numbers(draft, "watch", rest, _WATCH)
+    for key in ("split", "every"):
+        if key not in entries:
+            draft.wrong(f"watch.{key}", "is missing and has no default", None, draft.source)
+    if ref is not None and "every" in values:
+        draft.watch = Watch(ref, **values)
 
 
 def read_exclude(draft: Draft, entry: Entry | None) -> None:
@@ -233,6 +262,7 @@ def read_settings(draft: Draft, blocks: Blocks) -> None:
     read_budget(draft, blocks.keyed["budget"])
     read_select(draft, blocks.keyed["select"])
     read_evaluate(draft, blocks.plain.get("evaluate"))
+    read_watch(draft, blocks.keyed["watch"])
     read_exclude(draft, blocks.plain.get("exclude"))
     read_resources(draft, blocks.keyed["resources"])
     read_confirm(draft, blocks.keyed["confirm"])

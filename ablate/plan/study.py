@@ -7,8 +7,11 @@
     tune:     {KEY: SPACE}                drawn, or listed, alike for every cell; see `space`
     repeat:   {seed: [NUMBERS]}
     budget:   {draws_per_cell: N, seed: N}   random draws; a grid in tune multiplies them
+              {label_price: NUMBER}       of one human label; puts money into the report
     select:   {maximize: COLLECTION/SPLIT/METRIC}   on a dev split; needed when something is tuned
-    evaluate: [COLLECTION/SPLIT>=GRADE]
+              {equal_within: NUMBER}      difference in it up to which cells count as equal
+    evaluate: [COLLECTION/SPLIT>=GRADE:SOURCE>=GRADE]   by SOURCE too, alone and in union
+    watch:    {split: COLLECTION/SPLIT, every: STEPS, passages: N}   a dev split, scored in training
     exclude:  [{when: {KEY or LABEL: VALUES}, reason: TEXT}]   cells that are left out
     resources: {workers, cpus_per_worker, gpus_per_worker, max_concurrent_trials}
     confirm:  {workers: N}                the winner trained once more by N Ray Train workers
@@ -123,6 +126,7 @@ def _study(draft: Draft, name: str) -> Study:
         evaluate=draft.evaluate,
         budget=draft.budget,
         select=draft.select,
+        watch=draft.watch,
         exclude=draft.exclude,
         resources=draft.resources,
         confirm=draft.confirm,

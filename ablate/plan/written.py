@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ablate.plan.parts import Axis, Study
+from ablate.plan.parts import Axis, Select, Study, Watch
 
 
 def write_study(study: Study) -> str:
@@ -19,8 +19,9 @@ def write_study(study: Study) -> str:
         "tune": {key: space.to_yaml() for key, space in study.tune.items()},
         "repeat": {"seed": list(study.seeds)},
         "budget": {k: v for k, v in asdict(study.budget).items() if v is not None},
-        "select": {"maximize": f"{study.select.ref}/{study.select.metric}"} if study.select else {},
+        "select": _select(study.select) if study.select else {},
         "evaluate": [str(ref) for ref in study.evaluate],
+        "watch": _watch(study.watch) if study.watch else {},
         "exclude": [
             {
                 "when": {key: list(values) for key, values in rule.when.items()},
@@ -33,6 +34,16 @@ def write_study(study: Study) -> str:
     }
     written = {name: block for name, block in blocks.items() if block}
     return yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=96)
+
+
+def _watch(watch: Watch) -> dict[str, Any]:
+    written = {"split": str(watch.ref), "every": watch.every, "passages": watch.passages}
+    return {key: value for key, value in written.items() if value is not None}
+
+
+def _select(select: Select) -> dict[str, Any]:
+    margin = {} if select.equal_within is None else {"equal_within": select.equal_within}
+    return {"maximize": f"{select.ref}/{select.metric}", **margin}
 
 
 def _options(axis: Axis) -> list[Any] | dict[str, Any]:

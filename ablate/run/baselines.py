@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ablate.run.ledger import Ledger
 from ablate.run.trial import Job, Resources
 
 
-def prepare(spec: Mapping[str, Any], cache: str) -> dict[str, Any]:
-    """Build what the trials of `spec` share; returns the summary, with `lines` for a person."""
+def prepare(spec: Mapping[str, Any], refs: Sequence[str], cache: str) -> dict[str, Any]:
+    """Build what the trials of `spec` share; returns the summary, with `lines` for a person and
+    the `audit` of what is trained on against `refs`, which are evaluated on."""
     from trainables import worker
+    from trainables.data.cache import Cache
+    from trainables.data.collections import parse_ref
+    from trainables.data.overlap import audit_study
 
     summary = worker.prepare_here(spec, cache)
-    return {**summary, "lines": list(_lines(summary))}
+    trained, tested = parse_ref(str(spec["data.train"]), "train"), [parse_ref(r) for r in refs]
+    audit = audit_study([trained], tested, Cache(Path(cache)))
+    return {**summary, "lines": list(_lines(summary)), "audit": audit.to_json()}
+
+
+def draw_part(watch: Mapping[str, Any], cache: str) -> None:
+    """Draw the passages that the trials watch, so that none of them waits for it."""
+    from trainables import worker
+
+    worker.watch_here(watch, cache)
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+from ablate.plan.parts import Study
 from ablate.plan.planner import Plan, PlannedTrial
 from ablate.plan.written import write_study
 from ablate.run import baselines, confirm, sweep
@@ -26,12 +27,15 @@ from ablate.run.cluster.check import check_nodes
 from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.trial import Job, Resources, is_done, is_settled
-from trainables.data.collections import Ref, parse_ref
+from trainables.data.collections import Ref, anywhere, parse_ref
 
 VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
 )  # fmt: skip
 
+
+WATCHED: tuple[str, ...] = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
+"""Metrics of a split that is watched in training, beside the one that selects."""
 
 BASELINES = "baselines.json"
 """What each baseline was scored on: name -> reference -> fingerprint."""
@@ -147,13 +151,17 @@ class StudyRun:
 
     def _prepare(self, jobs: Sequence[Job]) -> None:
         """Build what the trials share, once per distinct data and text settings."""
-        distinct: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        distinct: dict[tuple[Any, ...], Job] = {}
         for job in jobs:
             shared = [(k, v) for k, v in job.spec.items() if k.startswith(("data.", "encoder."))]
-            distinct.setdefault(tuple(shared), job.spec)
+            distinct.setdefault(tuple(shared), job)
         with self.watcher.working("Preparing the data"):
-            calls = [(baselines.prepare, spec, self.resources.cache) for spec in distinct.values()]
+            cache = self.resources.cache
+            calls = [(baselines.prepare, j.spec, j.refs, cache) for j in distinct.values()]
             summaries = self._remote(calls)
+            watch = watched(self.plan.study)
+            if watch is not None and watch["passages"] is not None:
+                self._remote([(baselines.draw_part, watch, self.resources.cache)])
         self.folder.write("data.json", summaries)
         for line in dict.fromkeys(line for summary in summaries for line in summary["lines"]):
             self.watcher.note(line)
@@ -254,14 +262,18 @@ class StudyRun:
             identity=trial.flat,
             spec=_anywhere(trial.flat),
             fingerprints=trial.fingerprints,
-            refs=tuple(_absolute(str(ref), ref.collection) for ref in refs),
+            refs=tuple(_moved(str(ref), ref.collection) for ref in refs),
             wanted=self._wanted(refs),
             claim=self.leases.place(trial.trial_id),
+            watch=watched(self.plan.study),
         )
 
     def _wanted(self, refs: Sequence[Ref]) -> dict[str, str]:
-        """Label of each reference -> fingerprint of the collection that it is to be scored on."""
-        return {ref.label: self.plan.fingerprints[ref.collection] for ref in refs}
+        """Label -> identity of what it is to be scored on, of every reference and its judges."""
+        found: dict[str, str] = {}
+        for ref in refs:
+            found |= ref.marks(self.plan.fingerprints[ref.collection])
+        return found
 
     def _alone(self, what: str) -> AbstractContextManager[None]:
         """The block that follows is done by one driver of this study at a time."""
@@ -282,6 +294,20 @@ class StudyRun:
             "already": self.done.already,
         }
         self.folder.write(f"executions/{int(started * 1000)}.json", content)
+
+
+def watched(study: Study) -> dict[str, Any] | None:
+    """What the study's trials score while they train, as a TrialTask takes it; None for nothing."""
+    if study.watch is None:
+        return None
+    ref = study.watch.ref
+    names = WATCHED if study.select is None else (study.select.metric, *WATCHED)
+    return {
+        "split": _moved(str(ref), ref.collection),
+        "every": study.watch.every,
+        "passages": study.watch.passages,
+        "metrics": list(dict.fromkeys(names)),
+    }
 
 
 def choose(plan: Plan, ledger: Ledger) -> dict[str, int]:
@@ -333,17 +359,17 @@ def _anywhere(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The spec with absolute paths, so that it means the same in every working directory."""
     train = str(flat["data.train"])
     backbone = str(flat["encoder.backbone"])
+    place = Path(backbone).expanduser()
     return {
         **flat,
-        "data.train": _absolute(train, parse_ref(train, "train").collection),
-        "encoder.backbone": _absolute(backbone, backbone),
+        "data.train": _moved(train, parse_ref(train, "train").collection),
+        "encoder.backbone": str(place.absolute()) if place.exists() else backbone,
     }
 
 
-def _absolute(text: str, path: str) -> str:
-    """`text` with `path`, its beginning, made absolute where it is a file or folder here."""
-    place = Path(path).expanduser()
-    return str(place.absolute()) + text[len(path) :] if place.exists() else text
+def _moved(text: str, collection: str) -> str:
+    """`text`, which begins with `collection`, in a form for every working directory."""
+    return anywhere(collection) + text[len(collection) :]
 
 
 def _version(package: str) -> str | None:

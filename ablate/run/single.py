@@ -13,6 +13,7 @@ from ablate.run import sweep
 from ablate.run.capacity import slots
 from ablate.run.execution import default_cache
 from ablate.run.trial import Resources
+from trainables.evaluation.means import beir_means
 
 
 def train_one(
@@ -21,8 +22,11 @@ def train_one(
     workers: int,
     out: Path,
     on_progress: Callable[[Mapping[str, float]], None],
+    watch: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train and score one trial; leaves `result.json` and `checkpoint/` in `out`.
+
+    `watch` says what is scored while it trains: fields of `trainables.evaluation.watching.Watch`.
 
     Returns the content of `result.json`: `spec`, `metrics`, `seconds`. Raises InvalidInput,
     TrainingFailed, or ClusterCannot.
@@ -32,7 +36,7 @@ def train_one(
 
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
-    task = TrialTask(dict(flat), tuple(refs), default_cache(), str(out.absolute()))
+    task = TrialTask(dict(flat), tuple(refs), default_cache(), str(out.absolute()), watch=watch)
     if workers > 1:
         resources = Resources(runs=str(out), cache=task.cache, workers=workers)
         with sweep.cluster(None, dashboard=True) as total:
@@ -53,17 +57,32 @@ def train_one(
 
 
 def evaluate_one(
-    model: str, refs: Sequence[str], out: Path, on_progress: Callable[[int, int], None]
+    model: str,
+    on: Sequence[str],
+    out: Path,
+    on_progress: Callable[[int, int], None],
+    judges: Sequence[str] = (),
+    keep_embeddings: bool = False,
 ) -> dict[str, float]:
-    """Score a model on the references; leaves `metrics.json` and a folder per reference in `out`.
+    """Score a model on the references `on`, each of them by `judges` too.
 
-    Returns metric key -> value. Raises InvalidInput when the model or a reference is unknown.
+    Leaves `metrics.json` and a folder per reference and judge in `out`. Returns metric key ->
+    value, means over the sets of BEIR included. `keep_embeddings` leaves the vectors in the cache
+    for the next evaluation. Raises InvalidInput when the model, a reference or a judge is unknown.
     """
     from trainables import worker
 
+    refs = [":".join((text, *judges)) for text in on]
     metrics = worker.evaluate_here(
-        model, refs, default_cache(), str(out), os.cpu_count() or 1, on_progress
+        model,
+        refs,
+        default_cache(),
+        str(out),
+        os.cpu_count() or 1,
+        on_progress,
+        keep_embeddings,
     )
+    metrics |= beir_means(metrics)
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(metrics, indent=1, sort_keys=True)
     (out / "metrics.json").write_text(text, encoding="utf-8")

@@ -10,12 +10,14 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.run.ledger import Ledger, Record
+from ablate.run.ledger import Ledger, Record, slug
+from trainables.data.collections import fingerprint, parse_refs
+from trainables.evaluation.means import beir_means
 from trainables.faults import is_own, reason_of
 from trainables.whole import is_whole
 
@@ -38,9 +40,12 @@ class Job:
     fingerprints: Mapping[str, str]
     refs: tuple[str, ...]
     wanted: Mapping[str, str] = field(default_factory=dict)
-    """Label of each reference -> fingerprint of its collection: what being done takes."""
+    """Label -> identity of what it is scored on, of every reference and each of its judges: what
+    being done takes."""
     claim: str | None = None
     """The driver's claim; a trial whose claim is gone has been taken over and ends unheard."""
+    watch: Mapping[str, Any] | None = None
+    """What is scored while it trains: fields of `trainables.evaluation.watching.Watch`."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,18 @@ class Resources:
     checkpoint_steps: int = 200
 
 
-def is_done(record: Record | None, refs: Mapping[str, str]) -> bool:
-    """Whether the trial is finished and scored on every reference, on the data of `refs`."""
-    return (
-        record is not None
-        and record.state == "finished"
-        and all(record.evaluated.get(label) == print_ for label, print_ in refs.items())
-    )
+def is_done(record: Record | None, wanted: Mapping[str, str]) -> bool:
+    """Whether the trial is finished and scored on every label of `wanted`, on that data."""
+    return record is not None and record.state == "finished" and _has(record, wanted)
 
 
-def is_settled(record: Record | None, refs: Mapping[str, str]) -> bool:
+def _has(record: Record, wanted: Mapping[str, str]) -> bool:
+    return all(record.evaluated.get(label) == mark for label, mark in wanted.items())
+
+
+def is_settled(record: Record | None, wanted: Mapping[str, str]) -> bool:
     """Whether running the trial would add nothing: it is done, or would fail as it did before."""
-    return is_done(record, refs) or (
+    return is_done(record, wanted) or (
         record is not None and record.state == "failed" and record.own_fault
     )
 
@@ -91,7 +96,7 @@ def execute(
     output = ledger.store.scratch()
     try:
         try:
-            outcome = _run(job, resources, ledger, output, on_progress, callbacks)
+            outcome = _run(record, job, resources, output, on_progress, callbacks)
             _require_claim(job, ledger)
             ledger.publish(job.trial_id, output)
             record = _finished(record, outcome)
@@ -152,9 +157,9 @@ def _begin(job: Job, ledger: Ledger) -> Record:
 
 
 def _run(
+    record: Record,
     job: Job,
     resources: Resources,
-    ledger: Ledger,
     output: Path,
     on_progress: Callable[[Mapping[str, float]], None],
     callbacks: tuple[Any, ...],
@@ -163,13 +168,19 @@ def _run(
     from trainables.train import TrialTask
 
     output.mkdir(parents=True)
+    ledger = Ledger(resources.runs)
     trained = ledger.checkpoint(job.trial_id)
+    if trained is not None and not is_whole(trained):
+        trained = None
+    refs, kept = _left(record, job.refs, ledger) if trained else (job.refs, {})
     task = TrialTask(
         spec=dict(job.spec),
-        refs=job.refs,
+        refs=refs,
         cache=resources.cache,
         output=str(output),
-        trained=str(trained) if trained and is_whole(trained) else None,
+        trained=str(trained) if trained else None,
+        kept=kept,
+        watch=job.watch,
         checkpoint_steps=resources.checkpoint_steps,
     )
     if resources.workers > 1:
@@ -181,6 +192,28 @@ def _run(
         kept=lambda: ledger.store.fetch(resume),
     )
     return worker.run_here(task, reporter, threads=max(1, int(resources.cpus)))
+
+
+def _left(
+    record: Record, refs: Sequence[str], ledger: Ledger
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The references that a trained trial lacks, and folders of the runs that some of them need.
+
+    A run that was kept on the same data is judged again without a search.
+    """
+    left, kept = [], {}
+    for text in refs:
+        (ref,) = parse_refs(text)
+        mark = fingerprint(ref.collection)
+        if _has(record, ref.marks(mark)):
+            continue
+        left.append(text)
+        if record.evaluated.get(ref.label) == mark:
+            home = f"trials/{record.trial_id}/evaluations/{slug(ref.label)}"
+            folder = ledger.store.fetch(home)
+            if folder is not None:
+                kept[ref.label] = str(folder)
+    return tuple(left), kept
 
 
 def _run_group(
@@ -199,11 +232,12 @@ def _run_group(
 
 
 def _finished(record: Record, outcome: Outcome) -> Record:
+    metrics = {**record.metrics, **outcome.metrics}
     return replace(
         record,
         state="finished",
         finished=time.time(),
-        metrics={**record.metrics, **outcome.metrics},
+        metrics=metrics | beir_means(metrics),
         seconds={**record.seconds, **outcome.seconds},
         evaluated={**record.evaluated, **outcome.evaluated},
     )

@@ -68,6 +68,12 @@ def test_overlap_of_train_and_test(folder: Path, cache: Cache, write_folder: Wri
     assert (foreign.train, foreign.test) == ("set/train", "other/test")
     assert (foreign.queries, foreign.queries_normalised, foreign.test_queries) == (1, 1, 1)
     assert (foreign.passages, foreign.passages_normalised, foreign.corpus) == (0, 1, 1)
+    assert (foreign.test_queries_exact, foreign.test_queries_of) == (1, 2)
+    assert (foreign.test_passages, foreign.test_passages_exact, foreign.test_passages_of) == (
+        1,
+        0,
+        2,
+    )
 
 
 def test_agreement_and_conflicts(folder: Path, cache: Cache) -> None:
@@ -147,3 +153,36 @@ def test_an_unusable_collection_is_audited_by_its_faults(folder: Path, cache: Ca
     json.dumps(audit.to_json(), allow_nan=False)
     with pytest.raises(InvalidInput):
         inspect(str(folder.parent / "nowhere"), cache)
+
+
+def test_the_conflicts_of_which_a_source_is_surest_come_first(
+    tmp_path: Path, cache: Cache, write_folder: Write
+) -> None:
+    folder = write_folder(
+        tmp_path / "set",
+        {f"p{i}": f"passage {i}" for i in range(8)},
+        {"q1": "one", "q2": "two"},
+        {"train": [("q1", f"p{i}", i % 2) for i in range(4)] + [("q2", "p7", 0)]},
+        {
+            "one": [
+                ("q1", "p2", 1),
+                ("q1", "p1", 1),
+                ("q1", "p3", 0),
+                ("q1", "p0", 1),
+                ("q1", "p5", 0),
+            ],
+            "two": [("q2", "p7", 3), ("q1", "p1", 1)],
+        },
+    )
+    every = inspect(str(folder), cache)
+    assert [(c.source, c.passage_id) for c in every.conflicts] == [
+        ("one", "p2"),
+        ("one", "p3"),
+        ("one", "p0"),
+        ("two", "p7"),
+    ]
+    few = inspect(str(folder), cache, conflicts_of="one", limit=2)
+    assert [c.passage_id for c in few.conflicts] == ["p2", "p3"]
+    assert [a.source for a in few.agreements] == ["one", "two"]
+    with pytest.raises(InvalidInput, match="label source"):
+        inspect(str(folder), cache, conflicts_of="three")

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from trainables.data.collections import COLLECTIONS, Ref, parse_ref, short_name, splits_of
+from trainables.data.collections import (
+    COLLECTIONS,
+    Ref,
+    anywhere,
+    parse_ref,
+    short_name,
+    splits_of,
+)
 from trainables.data.collections.refs import split_grade
 from trainables.errors import InvalidInput
 
@@ -86,3 +95,21 @@ def test_every_built_in_collection_says_where_it_comes_from() -> None:
     beir = {name.split("/")[1] for name in COLLECTIONS if name.startswith("beir/")}
     assert len(beir - {"msmarco"}) == 18
     assert sum(name.startswith("beir/cqadupstack/") for name in COLLECTIONS) == 12
+
+
+def test_a_collection_is_looked_for(
+    tiny_collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name without a path is found in the folders of ABLATE_COLLECTIONS, in their order; a path
+    that exists goes first."""
+    home = Path(tiny_collection).parent
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="ABLATE_COLLECTIONS"):
+        parse_ref("tiny/dev")
+    monkeypatch.setenv("ABLATE_COLLECTIONS", f"{tmp_path / 'none'}{os.pathsep}{home}")
+    assert parse_ref("tiny/dev>=2").label == "tiny/dev"
+    assert anywhere("tiny") == tiny_collection
+    shutil.copytree(tiny_collection, tmp_path / "tiny")
+    assert anywhere("tiny") == str(tmp_path / "tiny")
+    assert anywhere("pydocs/small") == "pydocs/small"
+    assert anywhere("no-such-folder") == "no-such-folder"

@@ -82,7 +82,11 @@ def test_refs_of_one_collection_share_a_pass(
     alone = [evaluate(encoder, [ref], cache, metrics=NAMES)[0] for ref in refs]
     calls = []
     real = room.encode_passages
-    monkeypatch.setattr(room, "encode_passages", lambda *given: calls.append(given) or real(*given))
+    monkeypatch.setattr(
+        room,
+        "encode_passages",
+        lambda *given, **named: calls.append(given) or real(*given, **named),
+    )
     together = evaluate(encoder, refs, cache, metrics=NAMES)
     assert len(calls) == 1
     assert [scores.ref for scores in together] == ["tiny/test", "tiny/dev", "tiny/test"]

@@ -33,6 +33,17 @@ def test_scores_follow_the_equation(tiny_collection: str, tmp_path: Path) -> Non
         np.testing.assert_allclose(index.scores(query), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_kept_index_scores_alike_and_is_mapped(tiny_collection: str, tmp_path: Path) -> None:
+    collection = open_collection(tiny_collection, Cache(tmp_path))
+    in_memory = Bm25(collection.passages)
+    for _ in range(2):
+        kept = Bm25(collection.passages, Cache(tmp_path))
+        assert isinstance(kept._index.scores["data"], np.memmap)
+        for query in ("array matrix", "rank rank score", "nothing of it"):
+            np.testing.assert_array_equal(kept.scores(query), in_memory.scores(query))
+    assert len(list((tmp_path / "bm25").glob("*/data.csc.index.npy"))) == 1
+
+
 def test_golden_values_per_query(tiny_collection: str, tmp_path: Path) -> None:
     (scores,) = bm25([parse_ref(f"{tiny_collection}/test")], Cache(tmp_path))
     assert scores.per_query["mrr_at_10"].tolist() == [

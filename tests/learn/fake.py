@@ -118,6 +118,7 @@ def write_trial(
     (output / "checkpoint" / "model.safetensors").write_bytes(b"weights")
     ledger.publish(trial.trial_id, output)
     final = {key: value for key, value in rows[-1].items() if key != "step"}
+    final |= shares(trial)
     evaluated = dict.fromkeys(refs, FINGERPRINT)
     ledger.write(
         Record(**{**vars(record), "metrics": {**metrics, **final}, "evaluated": evaluated})
@@ -134,6 +135,27 @@ def history(trial: PlannedTrial, level: float) -> list[dict[str, float]]:
         }
         for step in range(1, 61)
     ]
+
+
+def shares(trial: PlannedTrial) -> dict[str, float]:
+    """Where the gradient went, as a trial logs it, from four simulated scores of one query."""
+    flat, noise = trial.flat, _generator(trial.trial_id)
+    scores = np.sort(noise.normal(0.5, 0.05, 4))[::-1] / float(flat["loss.temperature"])  # type: ignore[arg-type]
+    strong, weak = np.exp(scores - scores.max()), np.exp(scores.min() - scores)
+    pull = {
+        "sum_marg_lh": strong,
+        "lse_pair": weak,
+        "joint_lh": np.maximum(0.25 - 0.5 * strong / strong.sum(), 0.0),
+    }.get(str(flat["loss.name"]))
+    found = {"grad/pull_machine": 0.3 + 0.1 * noise.random(), "grad/positives_machine": 0.5}
+    found |= {"grad/push_hard": 0.2, "grad/push_known": 0.01, "grad/negatives_known": 0.002}
+    if pull is not None:
+        pull /= pull.sum()
+        for name in ("pull", "predicted"):
+            found |= {f"grad/{name}_rank_{rank}": float(part) for rank, part in enumerate(pull, 1)}
+            found[f"grad/{name}_rank_last"] = float(pull[-1])
+        found |= {"grad/prediction_gap": 1e-7, "grad/effective_positives": 2.5}
+    return found
 
 
 def write_evaluations(folder: Path, level: float, name: str, refs: list[str]) -> dict[str, float]:

@@ -25,8 +25,10 @@ from tests.learn import fake
 VOID = {"meta", "br", "img", "hr", "input", "link"}
 SECTIONS = (
     "Design", "What was run", "Ranking", "Which differences are real", "Over the grid",
-    "All metrics", "What tuning chose", "Learning curves", "One worker against several",
-    "Openings of the test", "Threats to validity", "Methods", "Reproduce",
+    "Where the winner changes", "What matters", "MRR against recall",
+    "All metrics", "Chosen on dev, judged on test", "Learning curves", "Where the gradient goes",
+    "One worker against several", "Openings of the test", "Threats to validity", "Methods",
+    "Reproduce", "Not in this report",
 )  # fmt: skip
 NASTY = '<script>alert(1)</script> & <b>"quoted"</b> | a'
 CONFIRMED = {
@@ -135,14 +137,18 @@ def test_markup_in_the_data_stays_text(written: tuple[Path, Path], page: Page) -
 def test_figures_are_drawings_with_words_for_them(written: tuple[Path, Path]) -> None:
     html = written[0].read_text(encoding="utf-8")
     drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
-    assert len(drawings) == 2 * 4
+    assert len(drawings) == 2 * 9
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert root.get("role") == "img"
         assert root.get("aria-label")
         assert len(list(root)) > 3
     files = sorted(path.name for path in (written[1].parent / "figures").iterdir())
-    assert files == ["curves.svg", "differences.svg", "grid.svg", "means.svg"]
+    assert files == [
+        "curves.svg", "differences.svg", "gradients.svg", "grid.svg", "importance.svg",
+        "interaction-loss-name-loss-temperature.svg", "means.svg", "pareto.svg",
+        "pull-machine.svg",
+    ]  # fmt: skip
     for name in files:
         text = (written[1].parent / "figures" / name).read_text(encoding="utf-8")
         assert "prefers-color-scheme" in text
@@ -321,6 +327,22 @@ def test_a_reopened_test_is_told(tmp_path: Path) -> None:
     ledger.study("losses").open_test(opening, "0001")
     words = threats(collect(plan, ledger))
     assert any(one.startswith("**The test was opened 2 times.**") for one in words)
+
+
+def test_what_the_data_share_is_told(tmp_path: Path) -> None:
+    plan, ledger = fake.plan_of(), Ledger(tmp_path)
+    fake.fill(plan, ledger)
+    shared = {
+        "train": "pydocs/train", "test": "pydocs/test", "test_queries": 12,
+        "test_queries_exact": 9, "test_queries_of": 300, "test_passages": 0,
+        "test_passages_exact": 0, "test_passages_of": 310, "conflicting": 0,
+    }  # fmt: skip
+    flaws = {"ref": "pydocs/test", "judgements": 310, "dangling": 0, "conflicting": 0}
+    summary = {"collection": "pydocs", "passages": 9214, "lines": []}
+    audit = {"overlaps": [shared], "flaws": [flaws]}
+    ledger.study("losses").write("data.json", [{**summary, "audit": audit}] * 2)
+    (words,) = (one for one in threats(collect(plan, ledger)) if one.startswith("**The data.**"))
+    assert words.count("12 of 300 (9 letter by letter) of pydocs/test in pydocs/train") == 1
 
 
 def test_tables_sort_and_colours_follow_the_reader(written: tuple[Path, Path]) -> None:

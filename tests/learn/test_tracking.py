@@ -15,13 +15,13 @@ from urllib.parse import unquote
 
 import pytest
 
-from ablate.learn import tracking
-from ablate.learn.files import mask
-from ablate.learn.guards import one_at_a_time
 from ablate.learn.results import Results, collect
-from ablate.learn.tracked import DIGEST, KEY, PARENT, PLAN, tracked_runs
-from ablate.learn.tracking import SyncSummary, TrackingUnavailable, sync
-from ablate.learn.views import compare_url, saved_views, server_command, view_url
+from ablate.learn.tracking.door import TrackingUnavailable
+from ablate.learn.tracking.files import artifact_folder, default_uri, mask
+from ablate.learn.tracking.guards import one_at_a_time
+from ablate.learn.tracking.sync import SyncSummary, sync
+from ablate.learn.tracking.tracked import DIGEST, FILES, KEY, PARENT, PLAN, tracked_runs
+from ablate.learn.tracking.views import compare_url, saved_views, server_command, view_url
 from ablate.plan.planner import Plan
 from ablate.run.ledger import Ledger
 from tests.learn import fake
@@ -163,6 +163,7 @@ def test_the_execution_has_the_study(
         "data.json",
         "environment.txt",
         "executions/1790000000000.json",
+        "figures.html",
         "plan.json",
         "report.html",
     ]
@@ -256,7 +257,11 @@ def test_what_was_added_is_all_that_changes(
     second = sync(collect(plan, ledger), ledger, store)
     after = runs_of(client, first.experiment_id)
     assert (second.created, second.created + second.updated + second.unchanged) == (1, 8)
-    assert second.unchanged >= 4
+    for key in (key for key in before if key.startswith("trial/")):
+        old, new = before[key].data, after[key].data
+        assert (old.params, old.metrics) == (new.params, new.metrics)
+        fresh = {name for name in new.tags if old.tags.get(name) != new.tags[name]}
+        assert fresh <= {"verdict", DIGEST}
     assert set(after) - set(before) == {f"trial/{trial.trial_id}"}
     changed = after[next(key for key in after if after[key].info.run_name == trial.cell)]
     assert changed.info.status == "FINISHED"
@@ -323,7 +328,7 @@ def test_a_broken_sync_ends_like_an_undisturbed_one(
 def neutral(found: dict[str, Any], name: str, root: Path) -> Any:
     """Content without what must differ: the study's name, the folder, and what hashes of both."""
     for one in found.values():
-        one["tags"] = {k: v for k, v in one["tags"].items() if k not in {KEY, PLAN, DIGEST}}
+        one["tags"] = {k: v for k, v in one["tags"].items() if k not in {KEY, PLAN, DIGEST, FILES}}
         one["kind"] = one.pop("parent") and one["tags"]["level"]
     text = repr(sorted(map(repr, found.values()))).replace(name, "NAME")
     plans = {key.removeprefix("execution/") for key in found if key.startswith("execution/")}
@@ -462,7 +467,7 @@ def test_saved_views_find_their_runs(
 ) -> None:
     tags = client.get_experiment(summary.experiment_id).tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"
-    expected = {"cells": 2, "losses": 1, "trials": 6, "failed": 1}
+    expected = {"cells": 2, "losses": 1, "temperature": 2, "trials": 6, "failed": 1}
     for view in saved_views(study[0]):
         tag = json.loads(tags[f"mlflow.sharedViewState.{view.key}"])
         assert tag["name"] == view.name
@@ -505,8 +510,8 @@ def test_addresses_and_command(summary: SyncSummary, study: tuple[Results, Ledge
 
 def test_the_default_store_lies_in_the_run_folder(study: tuple[Results, Ledger]) -> None:
     ledger = study[1]
-    assert tracking.default_uri(ledger) == f"sqlite:///{ledger.store.local}/mlflow.db"
-    assert tracking.artifact_folder(ledger) == Path(f"{ledger.store.local}/mlartifacts")
+    assert default_uri(ledger) == f"sqlite:///{ledger.store.local}/mlflow.db"
+    assert artifact_folder(ledger) == Path(f"{ledger.store.local}/mlartifacts")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from trainables.spec import TrialSpec
 
 FOLDER = Path(str(search_spaces.__file__)).parent
 FILES = sorted(file for file in FOLDER.rglob("*") if file.suffix in {".yaml", ".yml"})
+SEARCHING = "ABLATE_COLLECTIONS"
 EXPECTED = {"quickstart", "losses", "temperature", "mix", "positives", "noise", "paper"}
 
 
@@ -30,7 +31,11 @@ def test_every_file_is_a_preset_under_its_own_name() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.stem))
-def test_every_preset_is_valid(file: Path) -> None:
+def test_every_preset_is_valid(
+    file: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if SEARCHING in file.read_text(encoding="utf-8"):
+        monkeypatch.setenv(SEARCHING, str(request.getfixturevalue("shared_data")))
     study = load_study(file.stem)
     plan = plan_of(study)
     trial = next(plan.trials())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ablate.plan import known
-from ablate.plan.parts import Axis, Budget, Cell, Confirm, Resources, Select
+from ablate.plan.parts import Axis, Budget, Cell, Confirm, Resources, Select, Watch
+from ablate.plan.planner import make_plan
 from ablate.plan.space import Grid, LogUniform
 from ablate.plan.study import load_study, narrow, one_trial
 from ablate.plan.written import write_study
@@ -106,6 +108,20 @@ def test_values_are_stored_as_trials_store_them(read: Read) -> None:
     assert [type(value) for value in study.listed("loss.temperature")] == [float, float]
 
 
+def test_judges_and_what_is_watched_are_read_and_written(read: Read) -> None:
+    lines = "evaluate: [tiny/test:weak>=2, tiny/dev:weak]\n"
+    lines += "watch: {split: tiny/dev, every: 10, passages: 2}\n"
+    study = read(("evaluate: [tiny/test]\n", lines))
+    assert [str(ref) for ref in study.references] == ["tiny/dev:weak", "tiny/test:weak>=2"]
+    assert study.watch is not None and study.watch.label == "tiny/dev:2-passages"
+    assert read(text=write_study(study)) == study
+    assert read(sets={"watch.split": "tiny/dev", "watch.every": "5"}).watch == Watch(
+        study.watch.ref, 5
+    )
+    trials = [[t.trial_id for t in make_plan(s).trials()] for s in (study, read())]
+    assert trials[0] == trials[1]
+
+
 CASES: list[tuple[tuple[str, str], str]] = [
     (("question: Which loss ranks best?\n", ""), "study.yaml: question: is missing"),
     (("  optim.steps: 20\n", ""), "study.yaml: optim: exactly one of steps and epochs"),
@@ -177,6 +193,25 @@ CASES: list[tuple[tuple[str, str], str]] = [
     (("{maximize: tiny", "{maximise: tiny"), "did you mean 'maximize'?"),
     (("mrr_at_10", "mrr@10"), "select.maximize: is unknown; known: mrr_at_K"),
     (("mrr_at_10", "mrr_at_2000"), "reads below the end of a run, which is 1000 deep"),
+    (
+        ("evaluate: [tiny/test]", "evaluate: [tiny/test:waek]"),
+        "evaluate: is unknown; known: minilm-l6, weak (got 'waek'); did you mean 'weak'?",
+    ),
+    (("evaluate: [tiny/test]", "evaluate: ['tiny/test:']"), "must name each judge once after ':'"),
+    (
+        ("budget:", "watch: {split: tiny/dev}\nbudget:"),
+        "watch.every: is missing and has no default",
+    ),
+    (("budget:", "watch: {every: 5}\nbudget:"), "watch.split: is missing and has no default"),
+    (
+        ("budget:", "watch: {split: tiny/test, every: 5}\nbudget:"),
+        "watch.split: watches the split 'test'; only a dev or validation split may be watched",
+    ),
+    (
+        ("budget:", "watch: {split: tiny/train, every: 5}\nbudget:"),
+        "watch.split: is neither the split that selects nor one of evaluate",
+    ),
+    (("budget:", "watch: {split: tiny/dev, evry: 5}\nbudget:"), "did you mean 'every'?"),
     (("mrr_at_10", "unjudged_at_10"), "is better when it is small"),
     (("tiny/dev/mrr_at_10", "mrr_at_10"), "must be a split and a metric"),
     (("tiny/dev/mrr_at_10", "tini/dev/mrr_at_10"), "is neither an existing path nor a built-in"),
@@ -215,7 +250,7 @@ def test_files_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
 
 
 def test_the_label_sources_that_can_be_made_are_those_of_prepare() -> None:
-    from trainables.prepare.annotate import ANNOTATORS
+    from trainables.prepare.annotators import ANNOTATORS
 
     assert tuple(ANNOTATORS) == known.ANNOTATORS
 
@@ -398,3 +433,12 @@ def test_the_name_of_a_study_is_its_file_name(tiny: Path) -> None:
     (tiny / "mine.yaml").write_text(STUDY, encoding="utf-8")
     assert load_study(str(tiny / "mine.yaml")).name == "mine"
     assert load_study("mine.yaml", {"optim.steps": "5"}).fixed["optim.steps"] == 5
+
+
+def test_a_judge_needs_no_split_to_train_on(tiny_collection: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_collection, tmp_path / "judged")
+    (folder / "qrels" / "train.tsv").unlink()
+    refs, problems = known.check_refs("evaluate", f"{folder}/test:weak", "study.yaml:1")
+    assert [ref.label for ref in refs] == ["judged/test"] and not problems
+    _, (problem,) = known.check_refs("evaluate", f"{folder}/test:week", "study.yaml:1")
+    assert problem.nearest == "weak"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,25 @@ from trainables.data.cache import Cache
 from trainables.data.collections import Collection, Judgements, open_collection
 from trainables.data.sources import load_labels
 from trainables.errors import InvalidInput
+from trainables.model.encoder import Encoder
 from trainables.prepare import annotate as room
-from trainables.prepare.annotate import (
+from trainables.prepare import judging
+from trainables.prepare.annotate import amount, annotate, ensure_labels
+from trainables.prepare.annotators import (
     ANNOTATORS,
     BiEncoder,
     CausalLM,
     CrossEncoder,
-    annotate,
-    ensure_labels,
+    description,
 )
-from trainables.prepare.judges import CausalJudge, CrossEncoderJudge, load_prompt
-
-SAID = [*"0123:.", "sum", "mean", "query", "passage", "score", "rank", "yes", "no", "very"]
+from trainables.prepare.judges import (
+    CausalJudge,
+    CrossEncoderJudge,
+    kind_of,
+    load_model,
+    load_prompt,
+)
+from trainables.spec import EncoderSpec
 
 
 @pytest.fixture
@@ -37,47 +44,6 @@ def cache(tmp_path: Path) -> Cache:
 @pytest.fixture
 def collection(tiny_collection: str, cache: Cache) -> Collection:
     return open_collection(tiny_collection, cache)
-
-
-@pytest.fixture(scope="module")
-def causal_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a GPT-2 with 2 layers of width 16 over a vocabulary of whole words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("causal")
-    vocabulary = {word: i for i, word in enumerate(["<unk>", "<eos>", *SAID])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<eos>")
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(vocabulary),
-        n_positions=160,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        initializer_range=0.5,
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    return str(folder)
-
-
-def cross_encoder(tiny_backbone: str, folder: Path, labels: int) -> str:
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(labels)
-    config = BertConfig.from_pretrained(tiny_backbone)
-    config.num_labels = labels
-    config.initializer_range = 0.5
-    BertForSequenceClassification(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_backbone).save_pretrained(folder)
-    return str(folder)
-
-
-def loaded(folder: str, kind: str) -> tuple[Any, Any]:
-    return room._load(folder, kind)
 
 
 def grades_of(judgements: Judgements) -> dict[str, dict[str, int]]:
@@ -100,8 +66,8 @@ def test_the_bi_encoder_grades_by_its_own_scores(
     from trainables.prepare.pools import Pairs, dense_pool
 
     every = np.arange(60)
-    encoder = room.Encoder.load(
-        room.EncoderSpec(backbone=tiny_backbone, query_length=64, passage_length=64), seed=0
+    encoder = Encoder.load(
+        EncoderSpec(backbone=tiny_backbone, query_length=64, passage_length=64), seed=0
     )
     for row in range(30):
         pairs = Pairs(np.full(60, row), every, np.zeros(60, dtype=np.int16))
@@ -168,7 +134,7 @@ def test_a_collections_own_source_is_compared_not_made(
 def test_a_causal_model_answers_as_it_would_alone(
     causal_model: str, collection: Collection
 ) -> None:
-    model, tokenizer = loaded(causal_model, "AutoModelForCausalLM")
+    model, tokenizer = load_model(causal_model, "AutoModelForCausalLM")
     prompt = load_prompt("graded")
     judge = CausalJudge(model, tokenizer, prompt)
     queries = ["sum query", "mean", "rank score passage"] * 4
@@ -187,7 +153,7 @@ def test_a_causal_model_answers_as_it_would_alone(
 
 
 def test_answers_may_share_their_first_token(causal_model: str, tmp_path: Path) -> None:
-    model, tokenizer = loaded(causal_model, "AutoModelForCausalLM")
+    model, tokenizer = load_model(causal_model, "AutoModelForCausalLM")
     path = tmp_path / "prompt.txt"
     path.write_text("answers: :0 :1\n{query} {passage}", encoding="utf-8")
     judge = CausalJudge(model, tokenizer, load_prompt(str(path)))
@@ -199,7 +165,7 @@ def test_answers_may_share_their_first_token(causal_model: str, tmp_path: Path) 
 
 
 def test_a_chat_model_is_asked_in_its_template(causal_model: str) -> None:
-    model, tokenizer = loaded(causal_model, "AutoModelForCausalLM")
+    model, tokenizer = load_model(causal_model, "AutoModelForCausalLM")
     tokenizer.chat_template = "{% for m in messages %}very {{ m.content }} very{% endfor %}"
     judge = CausalJudge(model, tokenizer, load_prompt("relevant"))
     very = tokenizer.convert_tokens_to_ids("very")
@@ -239,10 +205,10 @@ def test_an_unknown_prompt_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("labels", [1, 2])
 def test_a_cross_encoder_answers_as_it_would_alone(
-    labels: int, tiny_backbone: str, tmp_path: Path
+    labels: int, cross_encoder: Callable[[int], str]
 ) -> None:
-    folder = cross_encoder(tiny_backbone, tmp_path / "cross", labels)
-    model, tokenizer = loaded(folder, "AutoModelForSequenceClassification")
+    folder = cross_encoder(labels)
+    model, tokenizer = load_model(folder, "AutoModelForSequenceClassification")
     judge = CrossEncoderJudge(model, tokenizer, 0.5, 60)
     queries = ["sum of array", "mean", "sort the rows"] * 3
     passages = ["array " * n for n in (1, 3, 90, 2, 5, 8, 13, 21, 34)]
@@ -256,10 +222,8 @@ def test_a_cross_encoder_answers_as_it_would_alone(
         assert verdicts.grades[i] == int(verdicts.scores[i] >= 0.5)
 
 
-def test_a_classifier_of_many_classes_is_refused(tiny_backbone: str, tmp_path: Path) -> None:
-    model = loaded(
-        cross_encoder(tiny_backbone, tmp_path / "three", 3), "AutoModelForSequenceClassification"
-    )
+def test_a_classifier_of_many_classes_is_refused(cross_encoder: Callable[[int], str]) -> None:
+    model = load_model(cross_encoder(3), "AutoModelForSequenceClassification")
     with pytest.raises(InvalidInput, match="labels"):
         CrossEncoderJudge(*model, 0.5, 60)
 
@@ -276,7 +240,7 @@ def test_an_interrupted_annotation_goes_on_where_it_stopped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "BLOCK", 40)
+    monkeypatch.setattr(judging, "BLOCK", 40)
     judged: list[int] = []
     real = CausalJudge.judge
 
@@ -309,9 +273,13 @@ def test_an_interrupted_annotation_goes_on_where_it_stopped(
 
 
 def test_a_cross_encoder_judges_what_a_bi_encoder_finds(
-    tiny_backbone: str, tiny_collection: str, collection: Collection, cache: Cache, tmp_path: Path
+    tiny_backbone: str,
+    tiny_collection: str,
+    collection: Collection,
+    cache: Cache,
+    cross_encoder: Callable[[int], str],
 ) -> None:
-    model = cross_encoder(tiny_backbone, tmp_path / "cross", 1)
+    model = cross_encoder(1)
     annotate(tiny_collection, CrossEncoder(model, pool=tiny_backbone, depth=3), "cross", cache)
     annotate(tiny_collection, BiEncoder(tiny_backbone, depth=3), "found", cache)
     crossed, found = (
@@ -340,12 +308,82 @@ def test_a_model_that_cannot_be_loaded_is_told(tiny_collection: str, cache: Cach
 
 
 def test_the_description_follows_prompt_and_weights(
-    causal_model: str, tmp_path: Path, tiny_backbone: str
+    causal_model: str, cross_encoder: Callable[[int], str]
 ) -> None:
-    described = room._description(CausalLM(causal_model))
+    described = description(CausalLM(causal_model))
     assert json.loads(json.dumps(described)) == described
-    assert described != room._description(CausalLM(causal_model, prompt="relevant"))
-    one = cross_encoder(tiny_backbone, tmp_path / "one", 1)
-    two = cross_encoder(tiny_backbone, tmp_path / "two", 2)
-    contents = [room._description(CrossEncoder(model))["content"] for model in (one, two)]
+    assert described != description(CausalLM(causal_model, prompt="relevant"))
+    models = (cross_encoder(1), cross_encoder(2))
+    contents = [description(CrossEncoder(model))["content"] for model in models]
     assert contents[0] != contents[1]
+
+
+def test_no_pair_is_judged_twice_whatever_found_it(
+    cross_encoder: Callable[[int], str],
+    tiny_collection: str,
+    collection: Collection,
+    cache: Cache,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged: list[tuple[str, str]] = []
+    real = CrossEncoderJudge.judge
+
+    def judge(self: CrossEncoderJudge, queries: Sequence[str], passages: Sequence[str]) -> Any:
+        judged.extend(zip(queries, passages, strict=True))
+        return real(self, queries, passages)
+
+    monkeypatch.setattr(CrossEncoderJudge, "judge", judge)
+    model = cross_encoder(1)
+    few = CrossEncoder(model, depth=2)
+    expected = amount(collection, few, cache, "train")
+    assert expected.exact and expected.queries == 18
+    assert expected.left == expected.pairs > 36
+    annotate(tiny_collection, few, "few", cache, split="train")
+    assert len(judged) == expected.pairs
+    assert amount(collection, few, cache, "train").left == 0
+    assert set(load_labels(collection, "few", cache).query_ids) == {f"q{i}" for i in range(18)}
+    annotate(tiny_collection, CrossEncoder(model, depth=6), "many", cache)
+    assert len(judged) == len(load_labels(collection, "many", cache))
+    annotate(tiny_collection, CrossEncoder(model, depth=6, threshold=0.3), "mild", cache)
+    assert len(judged) == len(set(judged)) == len(load_labels(collection, "many", cache))
+    grades = [load_labels(collection, source, cache).grades for source in ("many", "mild")]
+    assert grades[1].sum() > grades[0].sum()
+
+
+def test_vectors_of_blocks_give_the_labels_of_one_pass(
+    tiny_backbone: str,
+    tiny_collection: str,
+    collection: Collection,
+    cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    annotator = BiEncoder(tiny_backbone, depth=4, least=0.0, share=0.99)
+    monkeypatch.setitem(ANNOTATORS, "whole", annotator)
+    ensure_labels(collection, "whole", cache)
+    monkeypatch.delitem(ANNOTATORS, "whole")
+    monkeypatch.setattr(judging, "TEXTS", 7)
+    seen: list[tuple[int, int]] = []
+    annotate(
+        tiny_collection, annotator, "parts", cache, lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1] == (60, 60) and len(seen) == 9
+    whole, parts = (load_labels(collection, source, cache) for source in ("whole", "parts"))
+    assert parts.by_query() == whole.by_query()
+    monkeypatch.setattr(judging, "_opened", lambda annotator: pytest.fail("encoded again"))
+    annotate(tiny_collection, BiEncoder(tiny_backbone, least=0.9), "again", cache)
+
+
+def test_a_model_judges_as_what_its_head_says(
+    tiny_backbone: str, causal_model: str, cross_encoder: Callable[[int], str], tmp_path: Path
+) -> None:
+    assert kind_of(tiny_backbone) == "bi-encoder"
+    assert kind_of(causal_model) == "causal-lm"
+    assert kind_of(cross_encoder(2)) == "cross-encoder"
+    with pytest.raises(InvalidInput, match="cannot be loaded"):
+        kind_of(str(tmp_path))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]})
+    )
+    with pytest.raises(InvalidInput, match="T5ForConditionalGeneration"):
+        kind_of(str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +216,70 @@ def test_a_dense_miner_has_a_name_of_its_own(tiny_backbone: str) -> None:
     }
     assert len(names) == 3
     assert miner_name(DataSpec(train="x")) == ""
+
+
+def tevatron(folder: Path) -> str:
+    """Two queries with supplied negatives, some of which answer the query."""
+    text = "the sum of all the values along one axis of an array is returned as a scalar"
+
+    def passage(number: int, words: str) -> dict[str, str]:
+        return {"docid": f"p{number}", "title": "", "text": words}
+
+    other = [passage(10 + i, f"nothing to do with it, part {i}") for i in range(4)]
+    records = [
+        {
+            "query_id": "1",
+            "query": "sum of values",
+            "positive_passages": [passage(1, text), passage(2, "sums")],
+            "negative_passages": [
+                other[2],
+                passage(3, text.upper() + "!"),
+                passage(2, "sums"),
+                other[0],
+                other[1],
+            ],
+        },
+        {
+            "query_id": "2",
+            "query": "mean of values",
+            "positive_passages": [passage(4, "means")],
+            "negative_passages": [],
+        },
+    ]
+    folder.mkdir()
+    lines = [json.dumps(record) for record in records]
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(folder)
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(100, [12, 10, 11]), (3, [12, 10])])
+def test_supplied_negatives_keep_their_order_and_lose_what_answers(
+    tmp_path: Path, cache: Cache, depth: int, expected: list[int]
+) -> None:
+    folder = tevatron(tmp_path / "set")
+    data = DataSpec(train=folder, negatives="supplied", hard_negatives=2, negative_depth=depth)
+    collection = open_collection(folder, cache)
+    negatives = mined(collection, data, cache)
+    one, two = by_query(negatives).values()
+    assert collection.passages.ids(one) == [f"p{number}" for number in expected]
+    assert two == []
+    assert (np.diff(negatives.scores) < 0).all()
+    assert miner_name(data) == ""
+
+
+def test_supplied_negatives_need_no_margin_and_may_stand_in_a_folder(
+    tiny_collection: str, tmp_path: Path, cache: Cache
+) -> None:
+    folder = Path(shutil.copytree(tiny_collection, tmp_path / "own"))
+    data = DataSpec(train=str(folder), negatives="supplied", hard_negatives=1)
+    with pytest.raises(InvalidInput, match="brings no negatives"):
+        ensure_negatives(open_collection(str(folder), cache), data, cache)
+    lines = ["query-id\tcorpus-id\tscore", "q1\tp9\t0", "q1\tp2\t0", "q1\tp30\t0", "q20\tp1\t0"]
+    (folder / "labels" / "negatives.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    collection = open_collection(str(folder), cache)
+    found = by_query(mined(collection, data, cache))
+    assert len(found) == 18
+    assert {q: rows for q, rows in found.items() if rows} == {1: [9, 30]}
+    strict = data.model_copy(update={"negative_margin": 0.1})
+    assert by_query(mined(collection, strict, cache)) == found
+    assert len(list((cache.root / "negatives").glob("[0-9a-f]*"))) == 1

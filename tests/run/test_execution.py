@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ablate.learn.results import collect
 from ablate.plan.planner import Plan, make_plan
 from ablate.plan.study import load_study
 from ablate.run.execution import best_cell, choose
@@ -36,7 +37,8 @@ compare: {{loss.name: [joint_lh, lse_pair]}}
 tune: {{optim.lr: [1.0e-3, {second_lr}]}}
 repeat: {{seed: [0, 1]}}
 select: {{maximize: {collection}/dev/ndcg_at_10}}
-evaluate: [{collection}/test]
+evaluate: [{collection}/test:weak]
+watch: {{split: {collection}/dev, every: 2, passages: 40}}
 resources: {{max_concurrent_trials: 2}}
 """
 
@@ -110,10 +112,19 @@ def test_a_study_chooses_on_dev_and_opens_test_for_the_chosen_alone(
     for record in ledger.records():
         opened = any(key.startswith("tiny/test/") for key in record.metrics)
         assert opened == (record.trial_id in chosen)
+        assert opened == ("tiny/test:union:weak/ndcg_at_10" in record.metrics)
         assert "tiny/dev/ndcg_at_10" in record.metrics
+        part = "tiny/dev:40-passages/ndcg_at_10"
+        assert [row["step"] for row in ledger.history(record.trial_id) if part in row] == [2, 4, 6]
+        assert record.metrics[part] >= record.metrics["tiny/dev/ndcg_at_10"]
     (opening,) = folder.openings()
     assert opening["references"] == ["tiny/test"] and set(opening["trials"]) == chosen
     assert set(folder.baselines()) == {"bm25", "untrained"}
+    labels = {"tiny/dev", "tiny/test", "tiny/test:machine:weak", "tiny/test:union:weak"}
+    assert set(folder.baselines()["bm25"]) == labels
+    assert "tiny/test:machine:weak/bpref" in collect(plan, ledger).metric_keys
+    (summary,) = folder.read("data.json")
+    assert [o["test"] for o in summary["audit"]["overlaps"]] == ["tiny/dev", "tiny/test"]
     assert best_cell(plan, ledger, choices) in choices
 
 

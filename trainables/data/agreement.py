@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from trainables.data.arrays import ranks_within
 from trainables.data.collections import Collection
 from trainables.data.sources import Pairs
 
 CONFLICTS_LISTED = 20
+"""Conflicts that are listed when no number is asked for."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,23 @@ def conflicts(
     reference: Pairs,
     min_grade: int,
     source_min_grade: int,
+    limit: int = CONFLICTS_LISTED,
 ) -> tuple[Conflict, ...]:
-    """The strongest conflicts: verdicts differ, and grades lie furthest apart."""
+    """The strongest `limit` conflicts: verdicts differ, and grades lie furthest apart.
+
+    Of equal grades those come first of which the source is surest: it ranks the passage high in
+    its list of the query and the reference calls it wrong, or it ranks it low and the reference
+    calls it relevant.
+    """
     mine, theirs = _shared(judged, reference)
     machine = judged.grades[mine].astype(np.int64)
     human = reference.grades[theirs].astype(np.int64)
     against = (machine >= source_min_grade) != (human >= min_grade)
     distance = np.abs(machine - human)
-    order = np.lexsort((np.arange(len(mine)), -distance, ~against))
-    chosen = order[against[order]][:CONFLICTS_LISTED]
+    place = _place_in_list(judged)[mine]
+    surprise = np.where(machine >= source_min_grade, place, 1.0 - place)
+    order = np.lexsort((np.arange(len(mine)), surprise, -distance, ~against))
+    chosen = order[against[order]][:limit]
     queries = judged.query_rows[mine[chosen]]
     passages = judged.passage_rows[mine[chosen]]
     return tuple(
@@ -141,6 +151,16 @@ def _shared(judged: Pairs, reference: Pairs) -> tuple[np.ndarray, np.ndarray]:
     _, mine, theirs = np.intersect1d(judged.keys(), reference.keys(), return_indices=True)
     order = np.argsort(mine, kind="stable")
     return mine[order], theirs[order]
+
+
+def _place_in_list(judged: Pairs) -> np.ndarray:
+    """Where each pair stands in its query's list, from 0 (first) to 1 (last)."""
+    order = np.argsort(judged.query_rows, kind="stable")
+    ranks = ranks_within(judged.query_rows[order])
+    _, lines, lengths = np.unique(judged.query_rows[order], return_inverse=True, return_counts=True)
+    place = np.empty(len(judged))
+    place[order] = ranks / np.maximum(lengths[lines] - 1, 1)
+    return place
 
 
 def _relevant(judged: Pairs, other: Pairs, min_grade: int) -> int:

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainables.data.agreement import Agreement, Conflict, agreement, conflicts
+from trainables.data.agreement import (
+    CONFLICTS_LISTED,
+    Agreement,
+    Conflict,
+    agreement,
+    conflicts,
+)
 from trainables.data.cache import Cache
 from trainables.data.collections import (
     Collection,
@@ -20,9 +25,9 @@ from trainables.data.collections import (
 )
 from trainables.data.collections.refs import split_grade
 from trainables.data.collections.registry import short_name
-from trainables.data.duplicates import normalised
-from trainables.data.hashing import hash64
-from trainables.data.sources import Pairs, load_labels, located
+from trainables.data.overlap import Overlap, overlaps
+from trainables.data.sources import Pairs, annotated_sources, load_labels, located
+from trainables.errors import InvalidInput, unknown
 
 HISTOGRAM = ("0", "1", "2", "3-4", "5-8", "9-16", "17-32", "33-64", "65+")
 _HISTOGRAM_EDGES = np.array([0, 1, 2, 4, 8, 16, 32, 64])
@@ -69,29 +74,6 @@ class Judged:
     def to_json(self) -> dict[str, object]:
         """The fields by name."""
         return dict(vars(self)) | {"grades": {str(k): v for k, v in self.grades.items()}}
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """What a split trained on shares with a split evaluated on."""
-
-    train: str
-    test: str
-    queries: int
-    """Training queries whose text is a test query's, letter by letter."""
-    queries_normalised: int
-    """The same, up to case and punctuation."""
-    passages: int
-    """Positives trained on whose text is that of a positive tested on, letter by letter."""
-    passages_normalised: int
-    test_queries: int
-    """Test queries whose text, up to case and punctuation, is trained on."""
-    corpus: int
-    """Passages that both collections hold, judged or not, letter by letter."""
-
-    def to_json(self) -> dict[str, object]:
-        """The fields by name."""
-        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -144,15 +126,19 @@ def inspect(
     cache: Cache,
     against: Sequence[Ref] = (),
     min_grade: int = 1,
-    annotated: Sequence[str] = (),
+    annotated: Sequence[str] | None = None,
+    conflicts_of: str | None = None,
+    limit: int = CONFLICTS_LISTED,
 ) -> Audit:
     """The audit of a collection; also of one that cannot be used, whose `problems` say why.
 
     `against` are splits that a study evaluates on: their overlap with this collection's training
     split (or with all of its splits, when none is called `train`) is counted; so is that of the
     collection's own splits. `min_grade` is the threshold of all judgements but those of the
-    sources in `annotated`, written `SOURCE[>=GRADE]`: what annotators have left in the cache.
-    Raises InvalidInput when there is no such collection or source.
+    sources in `annotated`, written `SOURCE[>=GRADE]`: what annotators have left in the cache (None:
+    all that they have). The strongest `limit` conflicts with the human judgements are listed, of
+    every source or of `conflicts_of`. Raises InvalidInput when there is no such collection or
+    source.
     """
     try:
         collection = open_collection(name, cache)
@@ -160,7 +146,12 @@ def inspect(
         return _unusable(name, error.faults)
     trained = _trained(name, collection, min_grade)
     found = overlaps(collection, trained, against, cache)
-    return _usable(collection, _labels(collection, cache, min_grade, annotated), found, min_grade)
+    labels = _labels(collection, cache, min_grade, annotated)
+    if conflicts_of is not None and conflicts_of not in labels:
+        rule = f"label source of {collection.name}"
+        raise InvalidInput([unknown(rule, conflicts_of, list(labels))])
+    listed = {s: limit for s in labels if conflicts_of in (None, s)}
+    return _usable(collection, labels, found, min_grade, listed)
 
 
 def _usable(
@@ -168,10 +159,11 @@ def _usable(
     labels: dict[str, tuple[Pairs, int, int]],
     found: tuple[Overlap, ...],
     min_grade: int,
+    listed: dict[str, int],
 ) -> Audit:
     tables = {s: located(collection, collection.judgements(s)) for s in collection.splits}
     human = _all([pairs for pairs, _ in tables.values()])
-    agreements, differing = _compared(collection, labels, human, min_grade)
+    agreements, differing = _compared(collection, labels, human, min_grade, listed)
     return Audit(
         name=collection.name,
         origin=collection.origin,
@@ -194,9 +186,11 @@ def _usable(
 
 
 def _labels(
-    collection: Collection, cache: Cache, min_grade: int, annotated: Sequence[str]
+    collection: Collection, cache: Cache, min_grade: int, annotated: Sequence[str] | None
 ) -> dict[str, tuple[Pairs, int, int]]:
     """Source -> its pairs, how many more are dangling, its threshold."""
+    if annotated is None:
+        annotated = annotated_sources(collection.fingerprint, cache)
     thresholds = dict.fromkeys(collection.sources, min_grade)
     thresholds |= dict(split_grade(text, "labels", default=min_grade) for text in annotated)
     return {
@@ -210,6 +204,7 @@ def _compared(
     labels: dict[str, tuple[Pairs, int, int]],
     human: Pairs,
     min_grade: int,
+    listed: dict[str, int],
 ) -> tuple[tuple[Agreement, ...], tuple[Conflict, ...]]:
     """Each source against the human judgements."""
     agreements: list[Agreement] = []
@@ -217,64 +212,9 @@ def _compared(
     for source, (pairs, _, least) in labels.items():
         if len(pairs):
             agreements.append(agreement(source, pairs, human, min_grade, least))
-            differing += conflicts(collection, source, pairs, human, min_grade, least)
+            limit = listed.get(source, 0)
+            differing += conflicts(collection, source, pairs, human, min_grade, least, limit)
     return tuple(agreements), tuple(differing)
-
-
-def overlaps(
-    collection: Collection, trained: Sequence[Ref], against: Sequence[Ref], cache: Cache
-) -> tuple[Overlap, ...]:
-    """What the splits trained on share with each other split of the collection and of `against`."""
-    own = [Ref(trained[0].collection, s, trained[0].min_grade) for s in collection.splits]
-    tested = [ref for ref in dict.fromkeys([*own, *against]) if ref not in trained]
-    texts = {ref: _Texts.of(ref, cache) for ref in (*trained, *tested)} if tested else {}
-    return tuple(
-        _overlap(train, texts[train], test, texts[test]) for train in trained for test in tested
-    )
-
-
-@dataclass(frozen=True)
-class _Texts:
-    """Hashes of the texts of a split's queries and positives, and of all its passages."""
-
-    queries: NDArray[np.uint64]
-    queries_normalised: NDArray[np.uint64]
-    passages: NDArray[np.uint64]
-    passages_normalised: NDArray[np.uint64]
-    corpus: NDArray[np.uint64]
-
-    @classmethod
-    def of(cls, ref: Ref, cache: Cache) -> _Texts:
-        collection = open_collection(ref.collection, cache)
-        pairs, _ = located(collection, collection.judgements(ref.split))
-        positives = np.unique(pairs.passage_rows[pairs.grades >= ref.min_grade])
-        queries = np.unique(pairs.query_rows)
-        return cls(
-            *_both(collection.queries, queries),
-            *_both(collection.passages, positives),
-            collection.passages.text_hashes,
-        )
-
-
-def _both(texts: Texts, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    found = texts.text(rows)
-    return hash64(found), hash64(normalised(text) for text in found)
-
-
-def _overlap(train: Ref, left: _Texts, test: Ref, right: _Texts) -> Overlap:
-    def shared(mine: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> int:
-        return int(np.count_nonzero(np.isin(mine, theirs)))
-
-    return Overlap(
-        train=train.label,
-        test=test.label,
-        queries=shared(left.queries, right.queries),
-        queries_normalised=shared(left.queries_normalised, right.queries_normalised),
-        passages=shared(left.passages, right.passages),
-        passages_normalised=shared(left.passages_normalised, right.passages_normalised),
-        test_queries=shared(right.queries_normalised, left.queries_normalised),
-        corpus=shared(left.corpus, right.corpus),
-    )
 
 
 def _trained(name: str, collection: Collection, min_grade: int) -> list[Ref]:

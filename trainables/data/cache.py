@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 from trainables.errors import InvalidInput, Problem
 
@@ -42,6 +42,13 @@ class Cache:
         """The finished folder of `key`, or None, also when a file of it is not as it was made."""
         path = self.root / kind / digest(key)
         return path if path.is_dir() and _is_whole(path) else None
+
+    def finished(self, kind: str) -> list[Path]:
+        """Every finished folder of a kind, sorted by name."""
+        home = self.root / kind
+        if not home.is_dir():
+            return []
+        return sorted(path for path in home.iterdir() if not path.name.startswith("."))
 
     def folder(self, kind: str, key: Mapping[str, JSON], make: Callable[[Path], None]) -> Path:
         """The folder of `key`; when it is absent, `make(empty folder)` fills it first.
@@ -143,6 +150,12 @@ def _is_whole(folder: Path) -> bool:
     except ValueError:
         return False
     return bool(made == _sizes(folder))
+
+
+def read_key(folder: Path) -> dict[str, Any]:
+    """The key of a finished folder."""
+    key: dict[str, Any] = json.loads((folder / _KEY_FILE).read_text(encoding="utf-8"))
+    return key
 
 
 def digest(key: Mapping[str, JSON]) -> str:

@@ -30,7 +30,8 @@ class Negatives:
     """Mined passages of N queries, the hardest first.
 
     `query_rows` is int64[N], sorted; query i has `rows[offsets[i]:offsets[i + 1]]`, int64, with
-    the miner's `scores`, float32. No row is a known positive of its query, of any source.
+    the miner's `scores`, float32 (of supplied ones minus their place in the list). No row is a
+    known positive of its query, of any source.
     """
 
     query_rows: NDArray[np.int64]
@@ -67,7 +68,7 @@ def negatives_key(collection_fingerprint: str, data: DataSpec, miner: str = "") 
         "machine_labels": None if machine is None else list(machine),
         "negatives": data.negatives,
         "depth": data.negative_depth,
-        "margin": data.negative_margin,
+        "margin": None if data.negatives == "supplied" else data.negative_margin,
         "miner": miner,
         "format": _FORMAT,
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.arrays import offsets_of
-from trainables.data.cache import JSON, Cache
+from trainables.data.cache import JSON, Cache, read_key
 from trainables.data.collections import Collection, Judgements, read_judgements
 from trainables.data.collections.refs import Ref, parse_ref, split_grade
 from trainables.data.hashing import hash64
@@ -29,6 +30,25 @@ def annotation_key(collection_fingerprint: str, source: str) -> dict[str, JSON]:
     return {"collection": collection_fingerprint, "source": source, "version": _ANNOTATIONS}
 
 
+def annotated(collection_fingerprint: str, source: str, cache: Cache | None = None) -> Path | None:
+    """The folder of an annotator's source, or None: in `cache`, else in the user's own, where
+    `ablate annotate` leaves it for every run folder."""
+    key = annotation_key(collection_fingerprint, source)
+    found = None if cache is None else cache.find(LABELS_KIND, key)
+    return found or Cache.default().find(LABELS_KIND, key)
+
+
+def annotated_sources(collection_fingerprint: str, cache: Cache | None = None) -> tuple[str, ...]:
+    """The names of the sources that `annotated` finds, sorted."""
+    names = set()
+    for store in (cache, Cache.default()):
+        for folder in () if store is None else store.finished(LABELS_KIND):
+            key = read_key(folder)
+            if key.get("collection") == collection_fingerprint and isinstance(key["source"], str):
+                names.add(key["source"])
+    return tuple(sorted(names))
+
+
 def load_labels(collection: Collection, source: str, cache: Cache) -> Judgements:
     """The judgements of a source: the collection's own, or an annotator's from the cache.
 
@@ -36,12 +56,13 @@ def load_labels(collection: Collection, source: str, cache: Cache) -> Judgements
     """
     if source in collection.sources:
         return collection.labels(source)
-    folder = cache.find(LABELS_KIND, annotation_key(collection.fingerprint, source))
+    folder = annotated(collection.fingerprint, source, cache)
     if folder is not None:
         return read_judgements(folder / LABELS_FILE)
-    known = ", ".join(collection.sources) or "none"
-    rule = f"is no label source of {collection.name}, and no annotator has made it; known: {known}"
-    raise InvalidInput([Problem("labels", rule, source, nearest(source, collection.sources))])
+    known = (*collection.sources, *annotated_sources(collection.fingerprint, cache))
+    listed = ", ".join(known) or "none"
+    rule = f"is no label source of {collection.name}, and no annotator has made it; known: {listed}"
+    raise InvalidInput([Problem("labels", rule, source, nearest(source, known))])
 
 
 @dataclass(frozen=True)

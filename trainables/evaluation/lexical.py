@@ -1,21 +1,27 @@
 """BM25 over a collection, by bm25s: the ready baseline, and a miner of hard negatives.
 
 k1 = 0.9 and b = 0.4, as Anserini and BEIR use; Lucene's form of the equation; words are lower-cased
-runs of letters and digits, English stop words are dropped, nothing is stemmed. The index lies in
-memory: about 100 bytes per distinct word of a passage.
+runs of letters and digits, English stop words are dropped, nothing is stemmed. An index takes about
+50 bytes of memory for each distinct word of a passage while it is made. A kept one is made once per
+collection and memory-mapped afterwards: 8 bytes on disk for each, shared by all processes, and in
+memory the vocabulary and, for a query, 4 bytes per passage.
+
+Scores are sums in float32, so passages whose true scores are equal may differ in the last digit,
+and two programs may rank such near-ties differently; equal scores go by row, as everywhere.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.cache import Cache
+from trainables.data.cache import JSON, Cache
 from trainables.data.collections import Ref, Texts
-from trainables.evaluation.metrics import DEFAULT_METRICS, parse_metrics
+from trainables.evaluation.metrics import DEFAULT_METRICS, DEPTH, parse_metrics
 from trainables.evaluation.questions import by_collection
 from trainables.evaluation.results import Scores
 from trainables.evaluation.topk import EMPTY, Ints, best, pack
@@ -23,6 +29,8 @@ from trainables.evaluation.topk import EMPTY, Ints, best, pack
 K1 = 0.9
 B = 0.4
 WORD = r"(?u)\b\w+\b"
+KIND = "bm25"
+"""Kind of cache folder that holds a memory-mapped index."""
 
 Progress = Callable[[int, int], None]
 
@@ -30,14 +38,10 @@ Progress = Callable[[int, int], None]
 class Bm25:
     """An index of the texts of a corpus."""
 
-    def __init__(self, texts: Texts) -> None:
-        import bm25s
-
-        logging.getLogger("bm25s").setLevel(logging.WARNING)
+    def __init__(self, texts: Texts, cache: Cache | None = None) -> None:
+        """With a cache the index is kept there and memory-mapped, else it lies in memory."""
         self._count = len(texts)
-        self._index = bm25s.BM25(k1=K1, b=B, method="lucene")
-        corpus = [text for _, chunk in texts.chunks() for text in chunk]
-        self._index.index(_words(corpus, as_numbers=True), show_progress=False)
+        self._index = _indexed(texts) if cache is None else _kept(texts, cache)
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """Score of every passage for `query`, float32[N]; 0 where they share no word."""
@@ -63,7 +67,7 @@ def bm25(
     refs: Sequence[Ref],
     cache: Cache,
     *,
-    depth: int = 1000,
+    depth: int = DEPTH,
     metrics: Sequence[str] = DEFAULT_METRICS,
     progress: Progress | None = None,
 ) -> list[Scores]:
@@ -79,7 +83,7 @@ def bm25(
     results: dict[int, Scores] = {}
     for places, questions in groups:
         texts = questions.collection.queries.text(questions.query_rows)
-        index = Bm25(questions.collection.passages)
+        index = Bm25(questions.collection.passages, cache)
         keys = np.full((len(texts), depth), EMPTY, dtype=np.int64)
         for line, (text, own) in enumerate(zip(texts, questions.own_rows.tolist(), strict=True)):
             keys[line] = index.best(index.scores(text), depth, own)
@@ -88,6 +92,30 @@ def bm25(
                 progress(done, size)
         results |= zip(places, questions.scores(keys, chosen), strict=True)
     return [results[place] for place in range(len(refs))]
+
+
+def _indexed(texts: Texts) -> Any:
+    import bm25s
+
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    index = bm25s.BM25(k1=K1, b=B, method="lucene")
+    corpus = [text for _, chunk in texts.chunks() for text in chunk]
+    index.index(_words(corpus, as_numbers=True), show_progress=False)
+    return index
+
+
+def _kept(texts: Texts, cache: Cache) -> Any:
+    import bm25s
+
+    key: dict[str, JSON] = {
+        "texts": texts.fingerprint,
+        "k1": K1,
+        "b": B,
+        "word": WORD,
+        "bm25s": bm25s.__version__,
+    }
+    folder = cache.folder(KIND, key, lambda path: _indexed(texts).save(path, show_progress=False))
+    return bm25s.BM25.load(folder, mmap=True, show_progress=False)
 
 
 def _words(texts: list[str], *, as_numbers: bool) -> list[list[str]]:

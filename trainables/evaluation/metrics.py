@@ -34,6 +34,9 @@ FAMILIES: dict[str, Family] = {
     "unjudged": Family("share of unjudged passages above the cutoff", "required", False),
 }
 
+DEPTH = 1000
+"""Passages per query of a run, unless told otherwise; a metric cannot read below it."""
+
 DEFAULT_METRICS: tuple[str, ...] = (
     "mrr_at_10",
     "ndcg_at_10",
@@ -43,6 +46,7 @@ DEFAULT_METRICS: tuple[str, ...] = (
     "map",
     "success_at_5",
     "bpref",
+    "condensed_ndcg_at_10",
     "unjudged_at_10",
 )
 """What every evaluation reports unless told otherwise."""

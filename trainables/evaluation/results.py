@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from trainables.evaluation.reference import verify
 from trainables.evaluation.scoring import Floats, Ints, Judged, judged, score_rows
 
 RUN_TAG = "ablate"
+RUN_FILE = "run.trec"
 QUERIES_PER_WRITE = 256
 
 
@@ -111,13 +112,17 @@ def rejudge(
     return score(scores.run, truth, chosen, ref)
 
 
-def write_scores(scores: Scores, folder: Path) -> None:
-    """Leave metrics.json, per_query.parquet and run.trec in `folder`; equal scores, equal bytes."""
+def write_scores(scores: Scores, folder: Path, with_run: bool = True) -> None:
+    """Leave metrics.json, per_query.parquet and run.trec in `folder`; equal scores, equal bytes.
+
+    `with_run` is False for the scores of a run that stands in another folder already.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(scores.metrics, sort_keys=True, indent=1) + "\n"
     _whole(folder / "metrics.json", lambda path: path.write_text(text, encoding="utf-8"))
     _whole(folder / "per_query.parquet", lambda path: _write_table(scores, path))
-    _whole(folder / "run.trec", lambda path: _write_trec(scores.run, path))
+    if with_run:
+        _whole(folder / RUN_FILE, lambda path: _write_trec(scores.run, path))
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -164,6 +169,39 @@ def _trec_lines(run: Run) -> Iterator[list[str]]:
 def _word(identifier: str) -> str:
     """The id without white space, which separates the columns: it is percent-encoded."""
     return re.sub(r"\s", lambda found: quote(found.group()), identifier)
+
+
+def read_run(path: Path, query_ids: Sequence[str], passages: Texts, depth: int) -> Run:
+    """The run of `query_ids` in a file that `write_scores` left of a search to `depth`.
+
+    A query that the file lacks found nothing. Ranks are the file's; its scores are the run's own
+    but for ties, which `falling` has spread. Raises ValueError when the file names a passage that
+    is not among `passages`.
+    """
+    line_of = {_word(query): line for line, query in enumerate(query_ids)}
+    found: list[tuple[list[str], list[str]]] = [([], []) for _ in query_ids]
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for text in file:
+            query, _, passage, _, value, _ = text.rstrip("\n").split(" ")
+            if query in line_of:
+                names, values = found[line_of[query]]
+                names.append(passage)
+                values.append(value)
+    run = _nothing(query_ids, depth, passages)
+    for line, (names, values) in enumerate(found):
+        run.rows[line, : len(names)] = _rows(names, passages)
+        run.scores[line, : len(names)] = np.array(values, dtype=np.float32)
+    if (run.rows[run.scores > -np.inf] < 0).any():
+        raise ValueError(f"{path} names passages that the collection lacks")
+    return run
+
+
+def _rows(words: list[str], passages: Texts) -> Ints:
+    """The rows of passages as `_word` wrote their ids."""
+    rows = passages.rows(words)
+    for place in np.flatnonzero(rows < 0).tolist():
+        rows[place] = passages.rows([unquote(words[place])])[0]
+    return rows
 
 
 def falling(scores: NDArray[np.float32]) -> NDArray[np.float32]:

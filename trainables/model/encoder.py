@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from transformers.utils import cached_file, logging
 
 from trainables.errors import InvalidInput, Problem
 from trainables.model.backbones import resolve_backbone
+from trainables.model.cpu import CpuKernels
 from trainables.model.layout import (
     QUERY_FOLDER,
     SETTINGS,
@@ -60,6 +61,7 @@ class Encoder(nn.Module):
         self.tokenizer_path = tokenizer_path
         self.passage = passage
         self.query = query
+        self._compiled: dict[int, Any] = {}
         self.eval()
 
     @classmethod
@@ -109,8 +111,9 @@ class Encoder(nn.Module):
 
         Texts of like length share a forward pass, padded to the longest of them; a pass holds at
         most CPU_TOKENS or GPU_TOKENS tokens. The same tokens give the same bits, in evaluation
-        mode or with the same random state. Raises ValueError when a text has no tokens or more
-        than the settings allow.
+        mode or with the same random state. In training mode on a CPU the gradient of an embedding
+        is sparse: see `trainables.model.cpu.densify`. Raises ValueError when a text has no tokens
+        or more than the settings allow.
         """
         lengths = tokens.lengths
         longest = getattr(self.settings, f"{role}_length")
@@ -129,7 +132,10 @@ class Encoder(nn.Module):
 
     def _forward(self, tower: Any, tokens: Tokens) -> Tensor:
         ids, mask = (torch.from_numpy(part).to(self.device) for part in tokens.padded(self._pad_id))
-        hidden = widen(tower(input_ids=ids, attention_mask=mask).last_hidden_state)
+        compiled = self._compiled.get(id(tower)) if self.training else None
+        with CpuKernels() if self.training and compiled is None else nullcontext():
+            output = (compiled or tower)(input_ids=ids, attention_mask=mask)
+        hidden = widen(output.last_hidden_state)
         if self.settings.pooling == "cls":
             vectors = hidden[:, 0]
         elif self.settings.pooling == "last":
@@ -138,6 +144,15 @@ class Encoder(nn.Module):
             kept = mask.unsqueeze(-1).to(hidden.dtype)
             vectors = (hidden * kept).sum(1) / kept.sum(1)
         return nn.functional.normalize(vectors, dim=-1) if self.settings.normalize else vectors
+
+    def compile_training(self) -> None:
+        """Let torch.compile make the forward pass of training mode, for any number of tokens.
+
+        Parameters, checkpoints and evaluation mode stay as they are. Needs what torch.compile
+        needs on the device: a C++ compiler on a CPU.
+        """
+        towers = [self.passage] if self.query is None else [self.passage, self.query]
+        self._compiled = {id(tower): torch.compile(tower, dynamic=True) for tower in towers}
 
     @property
     def _pad_id(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainables.model import diagnostics
 from trainables.model.collectives import gather_rows, rank, sum_gradients, sum_own_rows, total
+from trainables.model.cpu import densify
 from trainables.model.diagnostics import Measures, Scored
 from trainables.model.gradcache import represent
 from trainables.model.losses import INF, LOSSES, widen
@@ -119,6 +120,7 @@ def training_step(
     measures = _differentiate(objective, own, everywhere, inputs, answerable)
     queries.backward(_gradient(own))
     passages.backward(sum_own_rows(_gradient(everywhere), inputs.passage_counts))
+    densify(encoder.parameters())
     sum_gradients(encoder.parameters())
     totals = total(torch.stack([*measures.values()]))
     ratios = diagnostics.ratios(dict(zip(measures, totals, strict=True)))

@@ -1,26 +1,25 @@
 """Machine labels: local models judge passages, and what they say becomes a label source.
 
-Judged are the queries of every split, each with the passages that a searcher ranks highest for it
-and with its human positives, so that the source's recall can be measured. Passages judged not
-relevant stay in the source with grade 0: they are look-alikes that are known to be wrong.
+Judged are the queries of every split, or of one, each with the passages that a searcher ranks
+highest for it and with its human positives, so that the source's recall can be measured. Passages
+judged not relevant stay in the source with grade 0: they are look-alikes that are known to be
+wrong.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from trainables.data.agreement import Agreement, agreement
-from trainables.data.cache import JSON, Cache
+from trainables.data.cache import Cache
 from trainables.data.collections import (
     Collection,
     Judgements,
@@ -31,77 +30,49 @@ from trainables.data.sources import (
     LABELS_FILE,
     LABELS_KIND,
     Pairs,
+    annotated,
     annotation_key,
     load_labels,
     located,
 )
 from trainables.errors import InvalidInput, Problem, nearest
-from trainables.model.encoder import Encoder
-from trainables.prepare.judges import (
-    CausalJudge,
-    CrossEncoderJudge,
-    Judge,
-    Verdicts,
-    load_prompt,
+from trainables.prepare.annotators import (
+    ANNOTATORS,
+    Annotator,
+    BiEncoder,
+    CrossEncoder,
+    PairAnnotator,
+    description,
 )
-from trainables.prepare.pools import Pool, Progress, accelerator, dense_pool, lexical_pool
-from trainables.spec import EncoderSpec
+from trainables.prepare.judging import (
+    Here,
+    Judging,
+    count_missing,
+    encoded,
+    open_encoder,
+    verdicts_on,
+)
+from trainables.prepare.pools import Pool, Progress, dense_pool, lexical_pool, vector_pool
 
 Ints = NDArray[np.int64]
 
-VERDICTS_KIND = "verdicts"
-"""Kind of cache folder that keeps the verdicts on a block of pairs."""
-
-BLOCK = 256
-"""Pairs judged between two savings: what an interruption can cost."""
-
-_RULES = 1
-"""Version of what annotators make of the same models and pairs."""
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+MADE_BY = "annotator.json"
+"""Beside the labels: what made them."""
 
 
 @dataclass(frozen=True)
-class BiEncoder:
-    """Grade 1 for a passage of the model's own top `depth` whose score is at least `least` and at
-    least `share` of the query's best score, else 0. The first constant keeps queries without an
-    answer free of labels, the second lets the number of positives follow the query."""
+class Amount:
+    """What an annotation comes to."""
 
-    model: str
-    depth: int = 10
-    least: float = 0.35
-    share: float = 0.9
-    query_length: int = 64
-    passage_length: int = 64
-
-
-@dataclass(frozen=True)
-class CrossEncoder:
-    """Grade 1 when a sequence classifier's probability of relevance is at least `threshold`."""
-
-    model: str
-    pool: str = "bm25"
-    """Who finds the passages to judge: `bm25`, or a bi-encoder's name or folder."""
-    depth: int = 10
-    threshold: float = 0.5
-    max_length: int = 512
-
-
-@dataclass(frozen=True)
-class CausalLM:
-    """The grade that a causal language model answers to a prompt."""
-
-    model: str
-    prompt: str = "graded"
-    """A name in `prompts/`, or a file of that form."""
-    pool: str = "bm25"
-    """Who finds the passages to judge: `bm25`, or a bi-encoder's name or folder."""
-    depth: int = 10
-
-
-Annotator = Union[BiEncoder, CrossEncoder, CausalLM]
-
-ANNOTATORS: dict[str, Annotator] = {"minilm-l6": BiEncoder("packaged/all-MiniLM-L6-v2")}
-"""Label sources that are made on demand. The constants of `minilm-l6` were set on the training
-split of pydocs/small, where it gives about as many positives per query as the human labels."""
+    queries: int
+    pairs: int
+    """Pairs to judge, those that have a verdict included."""
+    left: int
+    """Pairs without a verdict."""
+    exact: bool
+    """False where the searcher has to encode the passages to tell which pairs they are: then the
+    numbers are the most that they can be."""
 
 
 def ensure_labels(
@@ -118,13 +89,13 @@ def ensure_labels(
     call it. Raises InvalidInput for a source that neither the collection, nor the cache, nor
     ANNOTATORS has.
     """
-    made = cache.find(LABELS_KIND, annotation_key(collection.fingerprint, source))
+    made = annotated(collection.fingerprint, source, cache)
     if source not in collection.sources and made is None:
         if source not in ANNOTATORS:
             known = [*collection.sources, *ANNOTATORS]
             rule = f"is no label source of {collection.name}; known: {', '.join(known)}"
             raise InvalidInput([Problem("labels", rule, source, nearest(source, known))])
-        _make(collection, ANNOTATORS[source], source, cache, progress)
+        _Making(collection, ANNOTATORS[source], None, cache, None, progress).make(source)
     return compare(collection, source, cache, min_grade, source_min_grade)
 
 
@@ -134,23 +105,69 @@ def annotate(
     source: str,
     cache: Cache,
     progress: Progress | None = None,
+    split: str | None = None,
+    judging: Judging | None = None,
 ) -> Agreement:
     """Let `annotator` judge a collection; `source` names its labels, a source like any other then.
 
-    Verdicts are kept block by block, so an interrupted call goes on where it stopped. `progress`
-    counts pairs (passages for a BiEncoder). Raises InvalidInput when the name is taken or unfit,
-    or the model or the prompt cannot be used.
+    Only the queries of `split` are judged when one is given. `judging` does the work, by default
+    in this process. Verdicts are kept block by block, so an interrupted call goes on where it
+    stopped. `progress` counts pairs (passages for a BiEncoder). Raises InvalidInput when the name
+    is taken or unfit, or the model or the prompt cannot be used.
     """
     collection = open_collection(collection_name, cache)
-    if source in collection.sources or not re.fullmatch(r"[A-Za-z0-9._-]+", source):
-        rule = "must be a new name of letters, digits, dots, dashes and underscores"
-        raise InvalidInput([Problem("source", rule, source)])
-    folder = _make(collection, annotator, source, cache, progress)
-    made_by = json.loads((folder / "annotator.json").read_text(encoding="utf-8"))
-    if made_by != _description(annotator):
-        rule = f"is the name of labels that were made otherwise: {made_by}; choose another"
-        raise InvalidInput([Problem("source", rule, source)])
-    return compare(collection, source, cache)
+    problems = name_problems(collection, annotator, source, cache, split)
+    if problems:
+        raise InvalidInput(problems)
+    _Making(collection, annotator, split, cache, judging or Here(), progress).make(source)
+    return compare(collection, source, cache, split=split)
+
+
+def name_problems(
+    collection: Collection,
+    annotator: Annotator | None,
+    source: str,
+    cache: Cache,
+    split: str | None = None,
+) -> list[Problem]:
+    """Why the annotator's labels of a collection cannot be called `source`; empty when they can.
+
+    Without an annotator nothing is said of labels of that name that another may have made.
+    """
+    taken = (*collection.sources, "qrels", *ANNOTATORS)
+    if re.fullmatch(_NAME, source) is None or source in taken:
+        rule = (
+            "must be a new name of letters, digits, dots, dashes and underscores; taken: "
+            f"{', '.join(taken)}"
+        )
+        return [Problem("source", rule, source)]
+    made = cache.find(LABELS_KIND, annotation_key(collection.fingerprint, source))
+    if made is None or annotator is None:
+        return []
+    before = json.loads((made / MADE_BY).read_text(encoding="utf-8"))
+    now = description(annotator, split)
+    if before == now:
+        return []
+    other = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    told = ", ".join(f"{key} {before.get(key)!r}" for key in other)
+    rule = f"is the name of labels that were made otherwise ({told}); choose another"
+    return [Problem("source", rule, source)]
+
+
+def amount(
+    collection: Collection, annotator: Annotator, cache: Cache, split: str | None = None
+) -> Amount:
+    """What `annotate` would have to judge; nothing is judged, and no model is loaded."""
+    human = _human(collection, collection.splits if split is None else [split])
+    positives = human.take(human.grades >= 1)
+    queries = np.unique(human.query_rows)
+    if isinstance(annotator, BiEncoder) or annotator.pool != "bm25":
+        most = len(queries) * min(annotator.depth, len(collection.passages)) + len(positives)
+        return Amount(len(queries), most, most, exact=False)
+    pool = lexical_pool(collection, queries, annotator.depth, positives)
+    pairs, _ = _judged_pairs(pool, positives)
+    left = count_missing(collection, annotator, pairs, cache)
+    return Amount(len(queries), len(pairs), left, exact=True)
 
 
 def compare(
@@ -159,88 +176,88 @@ def compare(
     cache: Cache,
     min_grade: int = 1,
     source_min_grade: int = 1,
+    split: str | None = None,
 ) -> Agreement:
-    """The agreement of a label source with the human labels of the training split, where there is
-    one, else of all splits."""
+    """The agreement of a label source with the human labels of `split`, by default of the training
+    split, where there is one, else of all splits."""
     splits = ["train"] if "train" in collection.splits else list(collection.splits)
-    human = _human(collection, splits)
+    human = _human(collection, splits if split is None else [split])
     pairs, _ = located(collection, load_labels(collection, source, cache))
     inside = pairs.take(np.isin(pairs.query_rows, human.query_rows))
     return agreement(source, inside, human, min_grade, source_min_grade)
 
 
-def _make(
-    collection: Collection,
-    annotator: Annotator,
-    source: str,
-    cache: Cache,
-    progress: Progress | None,
-) -> Path:
-    def make(folder: Path) -> None:
-        human = _human(collection, collection.splits)
-        labels = _labels(collection, annotator, human, cache, progress)
-        write_judgements(folder / LABELS_FILE, labels)
-        text = json.dumps(_description(annotator), sort_keys=True, indent=1)
-        (folder / "annotator.json").write_text(text + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class _Making:
+    """One annotation: who judges what, and who does the work (None: as for any search)."""
 
-    return cache.folder(LABELS_KIND, annotation_key(collection.fingerprint, source), make)
+    collection: Collection
+    annotator: Annotator
+    split: str | None
+    cache: Cache
+    judging: Judging | None
+    progress: Progress | None
 
+    def make(self, source: str) -> Path:
+        """The folder of the source in the cache, made if it is absent."""
 
-def _labels(
-    collection: Collection,
-    annotator: Annotator,
-    human: Pairs,
-    cache: Cache,
-    progress: Progress | None,
-) -> Judgements:
-    """The annotator's judgements; those of a query stand together, the likeliest answer first."""
-    positives = human.take(human.grades >= 1)
-    queries = np.unique(human.query_rows)
-    if isinstance(annotator, BiEncoder):
-        pool = _dense(collection, annotator, queries, positives, cache, progress)
-        pairs, scores = _judged_pairs(pool, positives)
-        grades = _threshold(pairs, scores, annotator)
-    else:
-        pool = _candidates(collection, annotator, queries, positives, cache)
-        pairs, _ = _judged_pairs(pool, positives)
-        verdicts = _verdicts(collection, annotator, pairs, cache, progress)
-        grades, scores = verdicts.grades, verdicts.scores
-    order = np.lexsort((pairs.passage_rows, -scores, pairs.query_rows))
-    return Judgements(
-        collection.queries.ids(pairs.query_rows[order]),
-        collection.passages.ids(pairs.passage_rows[order]),
-        grades[order],
-    )
+        def make(folder: Path) -> None:
+            write_judgements(folder / LABELS_FILE, self._labels())
+            text = json.dumps(description(self.annotator, self.split), sort_keys=True, indent=1)
+            (folder / MADE_BY).write_text(text + "\n", encoding="utf-8")
 
+        key = annotation_key(self.collection.fingerprint, source)
+        return self.cache.folder(LABELS_KIND, key, make)
 
-def _candidates(
-    collection: Collection,
-    annotator: CrossEncoder | CausalLM,
-    queries: Ints,
-    positives: Pairs,
-    cache: Cache,
-) -> Pool:
-    if annotator.pool == "bm25":
-        return lexical_pool(collection, queries, annotator.depth, positives)
-    searcher = BiEncoder(annotator.pool, annotator.depth)
-    return _dense(collection, searcher, queries, positives, cache, None)
+    def _labels(self) -> Judgements:
+        """The judgements; those of a query stand together, the likeliest answer first."""
+        splits = self.collection.splits if self.split is None else [self.split]
+        human = _human(self.collection, splits)
+        positives = human.take(human.grades >= 1)
+        queries = np.unique(human.query_rows)
+        if isinstance(self.annotator, BiEncoder):
+            pool = self._dense(self.annotator, queries, positives, self.progress)
+            pairs, scores = _judged_pairs(pool, positives)
+            grades = _threshold(pairs, scores, self.annotator)
+        else:
+            pool = self._candidates(self.annotator, queries, positives)
+            pairs, _ = _judged_pairs(pool, positives)
+            grades, scores = self._verdicts(self.annotator, pairs)
+        order = np.lexsort((pairs.passage_rows, -scores, pairs.query_rows))
+        return Judgements(
+            self.collection.queries.ids(pairs.query_rows[order]),
+            self.collection.passages.ids(pairs.passage_rows[order]),
+            grades[order],
+        )
 
+    def _verdicts(
+        self, annotator: PairAnnotator, pairs: Pairs
+    ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+        judging = self.judging or Here()
+        found = verdicts_on(self.collection, annotator, pairs, self.cache, judging, self.progress)
+        if isinstance(annotator, CrossEncoder):
+            # A kept verdict may come from a call with another threshold.
+            return (found.scores >= annotator.threshold).astype(np.int16), found.scores
+        return found.grades, found.scores
 
-def _dense(
-    collection: Collection,
-    annotator: BiEncoder,
-    queries: Ints,
-    positives: Pairs,
-    cache: Cache,
-    progress: Progress | None,
-) -> Pool:
-    settings = EncoderSpec(
-        backbone=annotator.model,
-        query_length=annotator.query_length,
-        passage_length=annotator.passage_length,
-    )
-    encoder = Encoder.load(settings, seed=0).to(accelerator())
-    return dense_pool(collection, queries, annotator.depth, positives, encoder, cache, progress)
+    def _candidates(self, annotator: PairAnnotator, queries: Ints, positives: Pairs) -> Pool:
+        if annotator.pool == "bm25":
+            return lexical_pool(self.collection, queries, annotator.depth, positives)
+        searcher = BiEncoder(annotator.pool, annotator.depth)
+        return self._dense(searcher, queries, positives, None)
+
+    def _dense(
+        self, annotator: BiEncoder, queries: Ints, positives: Pairs, progress: Progress | None
+    ) -> Pool:
+        place = (self.collection, queries, annotator.depth, positives)
+        if self.judging is None:
+            return dense_pool(*place, open_encoder(annotator), self.cache, progress)
+        texts, passages = self.collection.queries, self.collection.passages
+        asked = encoded(texts, queries, "query", annotator, self.cache, self.judging)
+        vectors = torch.cat([part for part, _ in asked])
+        every = np.arange(len(passages), dtype=np.int64)
+        parts = encoded(passages, every, "passage", annotator, self.cache, self.judging, progress)
+        return vector_pool(*place, vectors, parts)
 
 
 def _judged_pairs(pool: Pool, positives: Pairs) -> tuple[Pairs, NDArray[np.float32]]:
@@ -262,96 +279,6 @@ def _threshold(
     np.maximum.at(best, line, scores)
     relevant = (scores >= annotator.least) & (scores >= annotator.share * best[line])
     return relevant.astype(np.int16)
-
-
-def _verdicts(
-    collection: Collection,
-    annotator: CrossEncoder | CausalLM,
-    pairs: Pairs,
-    cache: Cache,
-    progress: Progress | None,
-) -> Verdicts:
-    """The verdicts on all pairs, from the cache where they are; the model is loaded if needed."""
-    description, parts = _description(annotator), []
-    loaded: list[Judge] = []
-    for start in range(0, len(pairs), BLOCK):
-        block = pairs.take(np.arange(start, min(start + BLOCK, len(pairs))))
-
-        def make(folder: Path, block: Pairs = block) -> None:
-            if not loaded:
-                loaded.append(_open(annotator))
-            verdicts = loaded[0].judge(
-                collection.queries.text(block.query_rows),
-                collection.passages.text(block.passage_rows),
-            )
-            np.save(folder / "grades.npy", verdicts.grades)
-            np.save(folder / "scores.npy", verdicts.scores)
-
-        key: dict[str, JSON] = {
-            "annotator": description,
-            "collection": collection.fingerprint,
-            "pairs": hashlib.sha256(block.keys().tobytes()).hexdigest(),
-        }
-        folder = cache.folder(VERDICTS_KIND, key, make)
-        parts.append((np.load(folder / "grades.npy"), np.load(folder / "scores.npy")))
-        if progress is not None:
-            progress(start + len(block), len(pairs))
-    grades, scores = zip(*parts, strict=True)
-    return Verdicts(np.concatenate(grades), np.concatenate(scores))
-
-
-def _open(annotator: CrossEncoder | CausalLM) -> Judge:
-    if isinstance(annotator, CrossEncoder):
-        model, tokenizer = _load(annotator.model, "AutoModelForSequenceClassification")
-        return CrossEncoderJudge(model, tokenizer, annotator.threshold, annotator.max_length)
-    prompt = load_prompt(annotator.prompt)
-    model, tokenizer = _load(annotator.model, "AutoModelForCausalLM")
-    return CausalJudge(model, tokenizer, prompt)
-
-
-def _load(source: str, kind: str) -> tuple[Any, Any]:
-    """A model with safetensors weights and its tokenizer, from a folder or a Hugging Face name."""
-    import transformers
-
-    # Half precision is slow on most CPUs, and on many it is not there at all.
-    dtype = "auto" if accelerator().type == "cuda" else torch.float32
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = getattr(transformers, kind).from_pretrained(
-            source, trust_remote_code=False, use_safetensors=True, dtype=dtype
-        )
-    except (OSError, ValueError, KeyError) as error:
-        rule = f"cannot be loaded: {str(error).strip().partition(chr(10))[0]}"
-        raise InvalidInput([Problem("annotator.model", rule, source)]) from error
-    return model.to(accelerator()).eval(), tokenizer
-
-
-def _description(annotator: Annotator) -> dict[str, JSON]:
-    """All that decides an annotator's verdicts: its settings, its prompt, its model's content."""
-    described: dict[str, JSON] = {
-        "kind": type(annotator).__name__,
-        "rules": _RULES,
-        **asdict(annotator),
-        "content": _content(annotator.model),
-    }
-    if isinstance(annotator, CausalLM):
-        prompt = load_prompt(annotator.prompt)
-        described |= {"prompt": prompt.text, "answers": list(prompt.answers)}
-    return described
-
-
-def _content(model: str) -> str:
-    """Hash of a folder's files; of a name nothing is known here, so it stands for itself."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return model
-    content = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            while part := file.read(1 << 20):
-                content.update(part)
-    return content.hexdigest()[:20]
 
 
 def _human(collection: Collection, splits: Sequence[str]) -> Pairs:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.errors import InvalidInput, Problem, unknown
+from trainables.model.backbones import resolve_backbone
+from trainables.prepare.pools import accelerator
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 """Tokens per forward pass, padding included."""
@@ -22,6 +24,13 @@ LONGEST_PROMPT = 2048
 """Tokens of a prompt; the passage is cut until it fits, or until the model's own limit is kept."""
 
 PROMPTS = Path(__file__).with_name("prompts")
+
+_HEADS = {
+    "ForSequenceClassification": "cross-encoder",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+}
+_OTHER_HEADS = ("ForConditionalGeneration", "ForQuestionAnswering", "ForTokenClassification")
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +194,52 @@ class CausalJudge:
             rule = "cannot be told apart by their first differing token; choose other words"
             raise InvalidInput([Problem("prompt.answers", rule, " ".join(self._prompt.answers))])
         return spelled[0][:shared], deciding
+
+
+def kind_of(model: str) -> str:
+    """What a model can judge as, by the head that its settings state: `bi-encoder` (none, or one
+    that is not read), `cross-encoder` or `causal-lm`.
+
+    `model` is a folder or a Hugging Face name. Raises InvalidInput when it cannot be read or has
+    a head for another task.
+    """
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            resolve_backbone(model), trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable(model, error) from error
+    stated = (getattr(config, "architectures", None) or [""])[0]
+    if stated.endswith(_OTHER_HEADS):
+        rule = f"is a {stated}; must be a bi-encoder, a cross-encoder or a causal language model"
+        raise InvalidInput([Problem("annotator.model", rule, model)])
+    return next((kind for head, kind in _HEADS.items() if stated.endswith(head)), "bi-encoder")
+
+
+def load_model(source: str, head: str) -> tuple[Any, Any]:
+    """A model with safetensors weights and its tokenizer, from a folder or a Hugging Face name.
+
+    `head` is the class of transformers that reads it. Raises InvalidInput when it cannot.
+    """
+    import transformers
+
+    # Half precision is slow on most CPUs, and on many it is not there at all.
+    dtype = "auto" if accelerator().type == "cuda" else torch.float32
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = getattr(transformers, head).from_pretrained(
+            source, trust_remote_code=False, use_safetensors=True, dtype=dtype
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable(source, error) from error
+    return model.to(accelerator()).eval(), tokenizer
+
+
+def _unusable(model: str, error: Exception) -> InvalidInput:
+    rule = f"cannot be loaded: {str(error).strip().partition(chr(10))[0]}"
+    return InvalidInput([Problem("annotator.model", rule, model)])
 
 
 def _batches(lengths: Sequence[int], device: torch.device) -> Iterator[list[int]]:

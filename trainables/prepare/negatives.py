@@ -1,6 +1,10 @@
-"""Hard negatives that are negatives: mined by BM25 or a bi-encoder, cleaned, kept in the cache.
+"""Hard negatives that are negatives: mined by BM25 or a bi-encoder, or supplied by the collection;
+cleaned, kept in the cache.
 
-From the first `negative_depth` passages of the miner these are taken out:
+Supplied are those that Tevatron's and DPR's files bring, or that a folder has in
+`labels/negatives.tsv` with grade 0, in the order of the file.
+
+From the first `negative_depth` passages these are taken out:
 
 - every known positive of the query, of any source;
 - every near-duplicate of a known positive, since it answers the query too;
@@ -18,9 +22,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.arrays import offsets_of
+from trainables.data.arrays import offsets_of, ranks_within
 from trainables.data.cache import Cache
 from trainables.data.collections import Collection
+from trainables.data.collections.contexts import NEGATIVES as SUPPLIED
 from trainables.data.duplicates import (
     THRESHOLD,
     near_duplicates,
@@ -36,7 +41,8 @@ from trainables.data.negatives import (
     negatives_key,
     write_negatives,
 )
-from trainables.data.sources import Sources, load_sources, pair_keys
+from trainables.data.sources import Sources, load_sources, located, pair_keys
+from trainables.errors import InvalidInput, Problem
 from trainables.model.backbones import PACKAGED
 from trainables.model.encoder import Encoder
 from trainables.prepare.pools import Pool, Progress, accelerator, dense_pool, lexical_pool
@@ -60,7 +66,7 @@ def needs_negatives(data: DataSpec) -> bool:
 
 def miner_name(data: DataSpec, miner: Encoder | None = None) -> str:
     """The `miner` of `negatives_key` and `load_negatives`: empty for BM25, else who mines."""
-    if data.negatives == "bm25":
+    if data.negatives != "dense":
         return ""
     if miner is not None:
         return miner.fingerprint()
@@ -86,8 +92,12 @@ def ensure_negatives(
 
     def make(folder: Path) -> None:
         sources = load_sources(collection, data, cache)
-        pool = _mine(collection, data, sources, cache, miner, progress)
-        write_negatives(folder, _cleaned(collection, sources, pool, data.negative_margin))
+        if data.negatives == "supplied":
+            pool, margin = _supplied(collection, sources, data.negative_depth), None
+        else:
+            pool = _mine(collection, data, sources, cache, miner, progress)
+            margin = data.negative_margin
+        write_negatives(folder, _cleaned(collection, sources, pool, margin))
 
     cache.folder(NEGATIVES_KIND, negatives_key(collection.fingerprint, data, name), make)
     return load_negatives(collection, data, cache, name)
@@ -106,6 +116,28 @@ def _mine(
         return lexical_pool(collection, rows, depth, sources.known, progress)
     encoder = miner or Encoder.load(DENSE_MINER, seed=0).to(accelerator())
     return dense_pool(collection, rows, depth, sources.known, encoder, cache, progress)
+
+
+def _supplied(collection: Collection, sources: Sources, depth: int) -> Pool:
+    """The negatives that the collection's files bring, as if a miner had ranked them so."""
+    if SUPPLIED not in collection.sources:
+        rule = (
+            f"{collection.name} brings no negatives: it needs Tevatron's or DPR's files, or "
+            f"labels/{SUPPLIED}.tsv"
+        )
+        raise InvalidInput([Problem("data.negatives", rule, "supplied", "bm25")])
+    pairs, _ = located(collection, collection.labels(SUPPLIED))
+    mine = np.isin(pairs.query_rows, sources.query_rows) & (pairs.grades < sources.ref.min_grade)
+    pairs = pairs.take(mine)
+    pairs = pairs.take(np.argsort(pairs.query_rows, kind="stable"))
+    pairs = pairs.take(ranks_within(pairs.query_rows) < depth)
+    ranks = ranks_within(pairs.query_rows)
+    shape = (len(sources.query_rows), int(ranks.max(initial=0)) + 1)
+    rows = np.full(shape, -1, dtype=np.int64)
+    scores = np.full(shape, -np.inf, dtype=np.float32)
+    lines = np.searchsorted(sources.query_rows, pairs.query_rows)
+    rows[lines, ranks], scores[lines, ranks] = pairs.passage_rows, -ranks.astype(np.float32)
+    return Pool(sources.query_rows, rows, scores, np.zeros(len(sources.known), dtype=np.float32))
 
 
 def _cleaned(

@@ -6,7 +6,7 @@ a pool is made while a lock of the cache is held, where the others wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -89,22 +89,38 @@ def dense_pool(
 
     `progress(done, total)` counts passages. Raises FloatingPointError when vectors are not finite.
     """
+    with _inference(encoder):
+        queries = _encode(encoder, collection, query_rows)
+        passages = encode_passages(encoder, collection, cache)
+        return vector_pool(collection, query_rows, depth, pairs, queries, passages, progress)
+
+
+def vector_pool(
+    collection: Collection,
+    query_rows: Ints,
+    depth: int,
+    pairs: Pairs,
+    queries: Tensor,
+    passages: Iterable[tuple[Tensor, int]],
+    progress: Progress | None = None,
+) -> Pool:
+    """The pool of vectors: `queries` [N, D], and `passages` in parts [C, D] of consecutive rows,
+    each with its first row. The rest is as in `dense_pool`.
+    """
     scores = np.empty(len(pairs), dtype=np.float32)
     asked = np.argsort(pairs.passage_rows, kind="stable")
     sorted_rows = pairs.passage_rows[asked]
     lines = torch.from_numpy(np.searchsorted(query_rows, pairs.query_rows))
-    with _inference(encoder):
-        queries = _encode(encoder, collection, query_rows)
-        search = Search(queries, depth, _own(collection, query_rows))
-        for passages, first in encode_passages(encoder, collection, cache):
-            search.add(passages, first)
-            start, stop = np.searchsorted(sorted_rows, [first, first + len(passages)])
-            part = asked[start:stop]
-            mine = passages[torch.from_numpy(pairs.passage_rows[part] - first).to(passages.device)]
-            theirs = queries[lines[part].to(queries.device)]
-            scores[part] = (mine.float() * theirs.float()).sum(-1).cpu().numpy()
-            if progress is not None:
-                progress(first + len(passages), len(collection.passages))
+    search = Search(queries, depth, _own(collection, query_rows))
+    for vectors, first in passages:
+        search.add(vectors, first)
+        start, stop = np.searchsorted(sorted_rows, [first, first + len(vectors)])
+        part = asked[start:stop]
+        mine = vectors[torch.from_numpy(pairs.passage_rows[part] - first).to(vectors.device)]
+        theirs = queries[lines[part].to(queries.device)]
+        scores[part] = (mine.float() * theirs.float()).sum(-1).cpu().numpy()
+        if progress is not None:
+            progress(first + len(vectors), len(collection.passages))
     return Pool(query_rows, *unpack(search.result()), scores)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from trainables.data.agreement import Agreement
 from trainables.data.cache import Cache
-from trainables.data.collections import Texts, open_collection
+from trainables.data.collections import Ref, Texts, open_collection
 from trainables.data.sources import machine_source, training_ref
 from trainables.data.tokenize import tokenize
 from trainables.model.encoder import resolve_backbone
@@ -76,6 +76,16 @@ def prepare(spec: TrialSpec, cache: Cache, progress: StageProgress | None = None
         agreements=agreements,
         negatives=None if negatives is None else _mined(counts),
     )
+
+
+def ensure_judges(refs: Sequence[Ref], cache: Cache) -> None:
+    """Make the label sources that judge `refs`, where an annotator makes them and has not yet.
+
+    Raises InvalidInput for a source that there is not.
+    """
+    for ref in refs:
+        for judge in ref.judges:
+            ensure_labels(open_collection(ref.collection, cache), judge.source, cache)
 
 
 def _mined(counts: np.ndarray) -> Mined:

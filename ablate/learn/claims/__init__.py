@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ablate.learn.claims.judge import Finding, Verdict, judge
-from ablate.learn.claims.read import claim_presets, load_claims
+from ablate.learn.claims.read import claim_presets, find_claims, load_claims
 from ablate.learn.claims.values import Between, Claim, Contrast, OneOf, Selector
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Selector",
     "Verdict",
     "claim_presets",
+    "find_claims",
     "judge",
     "load_claims",
 ]

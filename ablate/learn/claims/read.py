@@ -35,6 +35,7 @@ from trainables.evaluation.metrics import parse_metric
 from trainables.spec import is_key, text_number, unknown_key
 
 SUFFIX = ".claims.yaml"
+DEFAULT = "paper"
 CLAIM_KEYS = ("id", "statement", "source", "contrasts")
 CONTRAST_KEYS = ("left", "right", "where", "versus", "metric", "expects", "margin")
 
@@ -44,6 +45,19 @@ def claim_presets() -> tuple[str, ...]:
     folder = files("ablate.learn") / "templates"
     names = [file.name for file in folder.iterdir() if file.name.endswith(SUFFIX)]
     return tuple(sorted(name.removesuffix(SUFFIX) for name in names))
+
+
+def find_claims(study: str, given: str | None = None) -> tuple[Claim, ...]:
+    """The claims for a study's name or path: those `given` (a preset or a file); or else those of
+    the file NAME.claims.yaml beside NAME.yaml; or else those of the papers.
+
+    Raises InvalidInput as `load_claims` does.
+    """
+    if given is not None:
+        return load_claims(given)
+    path = Path(study)
+    beside = path.with_name(f"{path.stem}{SUFFIX}")
+    return load_claims(beside if path.is_file() and beside.is_file() else DEFAULT)
 
 
 def load_claims(source: str | Path) -> tuple[Claim, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Union
@@ -48,6 +49,9 @@ class Table:
     numeric: frozenset[str] = frozenset()
 
 
+LOST = "Failed or stopped"
+"""Column of the trials that gave a cell no result."""
+
 Block = Union[Text, Points, Code, Table, Figure]
 
 
@@ -58,6 +62,8 @@ class Section:
     anchor: str
     title: str
     blocks: tuple[Block, ...]
+    left_out: str = ""
+    """Why there are no blocks, where a reader may miss them."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ def scalar(shown: object) -> str:
 
 
 def number(amount: float | None, digits: int = 3) -> str:
-    """A metric's value; a dash where there is none."""
-    return "–" if amount is None else f"{amount:.{digits}f}".replace("-", "−")
+    """A metric's value, zero without a sign; a dash where there is none."""
+    return "–" if amount is None else f"{round(amount, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def signed(amount: float, digits: int = 3) -> str:
@@ -117,6 +123,18 @@ def listing(items: Sequence[str], limit: int = 6) -> str:
     """`a, b and c`; the rest is counted beyond `limit`."""
     shown = list(items) if len(items) <= limit else [*items[:limit], f"{len(items) - limit} more"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def moment(seconds: float) -> str:
+    """A point in time, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """A length of time in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def plural(count: int, word: str) -> str:

@@ -10,6 +10,7 @@ from ablate.learn.report.svg import (
     CHARACTER,
     Scale,
     circle,
+    diamond,
     drawing,
     fit,
     line,
@@ -47,6 +48,8 @@ class Row:
     solid: bool = True
     """Filled (true) or hollow (false) middle."""
     singles: tuple[float, ...] = ()
+    expected: float | None = None
+    """Where a rule puts the middle."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,14 @@ class Rows:
     """A shaded range, such as what seeds alone explain."""
 
 
-def _both(name: str, caption: str, draw: Callable[[bool], str]) -> Figure:
+def both(name: str, caption: str, draw: Callable[[bool], str]) -> Figure:
+    """A figure of which `draw` makes the narrow form (true) and the wide one (false)."""
     return Figure(name, caption, draw(False), draw(True))
 
 
 def row_plot(name: str, caption: str, label: str, plot: Rows) -> Figure:
     """Intervals in rows (a forest plot). `label` is the text for screen readers."""
-    return _both(name, caption, lambda narrow: _row_plot(plot, label, narrow))
+    return both(name, caption, lambda narrow: _row_plot(plot, label, narrow))
 
 
 def _row_plot(plot: Rows, label: str, narrow: bool) -> str:
@@ -77,6 +81,7 @@ def _row_plot(plot: Rows, label: str, narrow: bool) -> str:
     right = width - 6 if narrow else width - CHARACTER * max(len(row.note) for row in plot.rows) - 8
     values = [value for row in plot.rows for value in (row.low, row.high, *row.singles)]
     values += [*plot.lines.values(), *(plot.band or ())]
+    values += [row.expected for row in plot.rows if row.expected is not None]
     axis = scale(values, left, right)
     top = 12.0 + 15 * len(plot.lines)
     bottom = top + height * len(plot.rows)
@@ -119,6 +124,8 @@ def _interval(row: Row, axis: Scale, y: float) -> str:
     ]
     parts += [circle(axis(value), y + 6, 2.2, "single") for value in row.singles]
     parts.append(circle(axis(row.middle), y, 4.6, f"dot {tone}", f"{row.label}: {row.note}"))
+    if row.expected is not None:
+        parts.append(diamond(axis(row.expected), y, 4.5, "expected"))
     return "".join(parts)
 
 
@@ -136,7 +143,7 @@ class Heat:
 
 def heat_maps(name: str, caption: str, label: str, maps: Sequence[Heat]) -> Figure:
     """Heat maps one below the other, on one colour scale."""
-    return _both(name, caption, lambda narrow: _heat_maps(maps, label, narrow))
+    return both(name, caption, lambda narrow: _heat_maps(maps, label, narrow))
 
 
 def _heat_maps(maps: Sequence[Heat], label: str, narrow: bool) -> str:
@@ -217,7 +224,7 @@ class Panel:
 
 def curves(name: str, caption: str, label: str, panels: Sequence[Panel]) -> Figure:
     """Small line plots side by side, each on a vertical axis of its own."""
-    return _both(name, caption, lambda narrow: _curves(panels, label, narrow))
+    return both(name, caption, lambda narrow: _curves(panels, label, narrow))
 
 
 def _curves(panels: Sequence[Panel], label: str, narrow: bool) -> str:

@@ -26,6 +26,8 @@ def design(results: Results) -> Table:
     rows += [("fixed", key, scalar(fixed)) for key, fixed in study.fixed.items()]
     if study.select is not None:
         rows.append(("selected by", study.select.key, "the greatest mean"))
+    if study.watch is not None:
+        rows.append(("watched", study.watch.label, f"every {plural(study.watch.every, 'step')}"))
     rows += [("evaluated on", ref.label, str(ref)) for ref in study.evaluate]
     content = tuple((value(role), value(key), value(words)) for role, key, words in rows)
     caption = f"{plural(len(results.cells), 'cell')}, {plural(len(study.seeds), 'seed')} each."

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from ablate.learn.agreement import agreements
+from ablate.learn.claims import Claim
 from ablate.learn.report.answer import answer
+from ablate.learn.report.choice import choice
+from ablate.learn.report.claims import claims_section
+from ablate.learn.report.comparisons import comparisons, difference_value
 from ablate.learn.report.document import (
+    LOST,
     Block,
     Code,
     Points,
@@ -17,28 +23,37 @@ from ablate.learn.report.document import (
     Table,
     Text,
     Value,
-    difference,
+    duration,
     interval,
+    moment,
     number,
     plural,
-    probability,
-    signed,
     value,
 )
+from ablate.learn.report.equality import equality
+from ablate.learn.report.factors import factors, interactions
+from ablate.learn.report.gradients import gradients
+from ablate.learn.report.labels import label_cost
 from ablate.learn.report.methods import design, methods, reproduce
-from ablate.learn.report.plots import differences, heat, learning, means
+from ablate.learn.report.plots import heat, learning, means
+from ablate.learn.report.sets import other_metrics, per_set
+from ablate.learn.report.slices import query_groups
 from ablate.learn.report.threats import threats
+from ablate.learn.report.trade import two_metrics
 from ablate.learn.results import CellResult, Results, metric_title, split_key
 from ablate.learn.stats import Summary
 
 
-def build(results: Results) -> Report:
-    """The whole report."""
+def build(results: Results, claims: Sequence[Claim] = ()) -> Report:
+    """The whole report; `claims` are judged in it."""
     builders = (
-        _design, _runs, _ranking, _differences, _grid, _other_metrics, _tuning, _curves,
-        _confirmation, _vault, _threats, _methods, _reproduce,
+        _design, _runs, _ranking, comparisons, equality, partial(claims_section, claims=claims),
+        _grid, interactions, factors, query_groups, label_cost, two_metrics,
+        other_metrics, per_set, choice, _curves,
+        gradients, _confirmation, _vault, _threats, _methods, _reproduce,
     )  # fmt: skip
-    sections = (builder(results) for builder in builders)
+    sections = [builder(results) for builder in builders]
+    sections.append(_left_out(sections))
     return Report(
         title=results.study.name,
         question=results.study.question,
@@ -46,6 +61,12 @@ def build(results: Results) -> Report:
         facts=_facts(results),
         sections=tuple(section for section in sections if section.blocks),
     )
+
+
+def _left_out(sections: Sequence[Section]) -> Section:
+    """What the design or the data do not support, and why."""
+    lines = tuple(f"**{one.title}**: {one.left_out}." for one in sections if one.left_out)
+    return Section("left-out", "Not in this report", (Points(lines),) if lines else ())
 
 
 def _facts(results: Results) -> tuple[tuple[str, str], ...]:
@@ -69,6 +90,10 @@ def _design(results: Results) -> Section:
         blocks += [Text("**Data.** What the run counted when it prepared them:")]
         lines = dict.fromkeys(line for summary in results.data for line in summary["lines"])
         blocks += [Points(tuple(lines))]
+    watched = agreements(results)
+    if watched:
+        blocks.append(Text("**Watched in training.** What a part of the passages is worth:"))
+        blocks.append(Points(tuple(f"{one}." for one in watched)))
     excluded = results.study.excluded()
     if excluded:
         blocks.append(Text("**Left out by design:**"))
@@ -82,7 +107,7 @@ def _ranking(results: Results) -> Section:
     ref, _ = split_key(results.primary)
     title = metric_title(results.primary)
     gain = () if results.untrained is None else (f"Gain over {results.untrained}",)
-    columns = ("Cell", title, "sd", "95 % interval", "Seeds", "Failed", *gain, "Verdict")
+    columns = ("Cell", title, "sd", "95 % interval", "Seeds", LOST, *gain, "Verdict")
     rows = [_rank_row(results, cell) for cell in results.cells]
     rows += [
         _baseline_row(name, summaries[results.primary], len(gain))
@@ -105,8 +130,8 @@ def _rank_row(results: Results, cell: CellResult) -> tuple[Value, ...]:
         value(cell.name),
         *_summary_values(summary),
         value(summary.seeds if summary else 0),
-        value(cell.failed),
-        *(_difference_value(g.mean, g.low, g.high) if g else value(None) for g in gains),
+        value(cell.lost),
+        *(difference_value(g.mean, g.low, g.high) if g else value(None) for g in gains),
         value("no score" if cell.verdict == "unfinished" else cell.verdict),
     )
 
@@ -127,123 +152,9 @@ def _summary_values(summary: Summary | None) -> list[Value]:
     ]
 
 
-def _difference_value(effect: float, low: float, high: float) -> Value:
-    return value(difference(effect, low, high), effect)
-
-
-def _differences(results: Results) -> Section:
-    if not results.against:
-        return Section("differences", "Which differences are real", ())
-    count = len(results.comparisons)
-    family = (
-        f"All {plural(count, 'pair')} of cells"
-        if results.family.complete
-        else f"The cell best on dev against the {plural(count, 'other')}"
-    )
-    words = (
-        f"{family} were compared on {metric_title(results.primary)}, query by query; the chance "
-        "of even one false difference among them is held at 5 %, unless the seeds of some cell "
-        "scatter far more than those of the others. A hollow dot is a difference "
-        "that is not shown, which is not the same as no difference."
-    )
-    floor = (
-        ""
-        if results.seed_noise is None
-        else f" The shaded band is the seed-noise floor: differences of ± "
-        f"{number(results.seed_noise)} appear between equal cells by their seeds alone."
-    )
-    blocks = (Text(words + floor), differences(results), _difference_table(results))
-    return Section("differences", "Which differences are real", blocks)
-
-
-def _difference_table(results: Results) -> Table:
-    """Every cell that was compared with the reference."""
-    columns = ("Cell", "Difference", "p", "p corrected", "Different")
-    rows = tuple(
-        (
-            value(cell.name),
-            _difference_value(-pair.effect, -pair.high_family, -pair.low_family),
-            value(probability(pair.p), pair.p),
-            value(probability(pair.p_adjusted), pair.p_adjusted),
-            value("yes" if pair.different else "not shown"),
-        )
-        for cell in results.scored
-        if (pair := results.against.get(cell.name)) is not None
-    )
-    caption = (
-        f"{metric_title(results.primary)} minus that of {results.family.reference}. Intervals "
-        "and corrected p-values hold for all compared pairs together."
-    )
-    return Table(caption, columns, rows, frozenset(columns[1:4]))
-
-
 def _grid(results: Results) -> Section:
     figure = heat(results)
     return Section("grid", "Over the grid", (figure,) if figure else ())
-
-
-def _other_metrics(results: Results) -> Section:
-    refs = dict.fromkeys(split_key(key)[0] for key in results.metric_keys)
-    tables = [table for ref in refs if (table := _metric_table(results, ref))]
-    return Section("metrics", "All metrics", tuple(tables))
-
-
-def _metric_table(results: Results, ref: str) -> Table | None:
-    keys = [key for key in results.metric_keys if split_key(key)[0] == ref]
-    if not results.scored:
-        return None
-    columns = ("Cell", *(metric_title(key) for key in keys))
-    rows = [
-        (value(cell.name), *(_mean_sd(cell.metrics.get(key)) for key in keys))
-        for cell in results.scored
-    ]
-    rows += [
-        (value(f"{name} (baseline)"), *(_mean_sd(summaries.get(key)) for key in keys))
-        for name, summaries in results.baselines.items()
-        if any(key in summaries for key in keys)
-    ]
-    return Table(f"{ref}: mean ± sd over seeds", columns, tuple(rows), frozenset(columns[1:]))
-
-
-def _mean_sd(summary: Summary | None) -> Value:
-    if summary is None:
-        return value(None)
-    spread = "" if summary.sd is None else f" ± {number(summary.sd)}"
-    return value(f"{number(summary.mean)}{spread}", summary.mean)
-
-
-def _tuning(results: Results) -> Section:
-    """What was chosen for each cell, and what its dev score became on the test."""
-    select = results.study.select
-    if not results.study.tune or select is None:
-        return Section("tuning", "What tuning chose", ())
-    twin = f"{split_key(results.primary)[0]}/{select.metric}"
-    keys = tuple(results.study.tune)
-    columns = ("Cell", "Draws", *keys, "dev", "test", "dev − test")
-    rows = [
-        (
-            value(cell.name),
-            value(len({trial.planned.draw for trial in cell.trials})),
-            *(value(cell.tuned.get(key)) for key in keys),
-            *_dev_test(cell, select.key, twin),
-        )
-        for cell in results.cells
-    ]
-    caption = (
-        f"The draw of each cell that was best on {select.key}, under the first seed. The means "
-        "are over all seeds."
-    )
-    table = Table(caption, columns, tuple(rows), frozenset(columns[1:]))
-    return Section("tuning", "What tuning chose", (table,))
-
-
-def _dev_test(cell: CellResult, dev: str, test: str) -> list[Value]:
-    found = [cell.metrics.get(key) for key in (dev, test)]
-    shown = [value(number(s.mean), s.mean) if s else value(None) for s in found]
-    if found[0] is None or found[1] is None:
-        return [*shown, value(None)]
-    gap = found[0].mean - found[1].mean
-    return [*shown, value(signed(gap), gap)]
 
 
 def _runs(results: Results) -> Section:
@@ -255,7 +166,7 @@ def _runs(results: Results) -> Section:
     count = ", ".join(f"{states[state]} {state}" for state in sorted(states))
     words = f"{plural(len(results.trials), 'trial')}: {count}."
     if any(seconds):
-        words += f" Together they worked {_duration(sum(seconds))}."
+        words += f" Together they worked {duration(sum(seconds))}."
     blocks: list[Block] = [Text(words)]
     bad = [trial for trial in results.trials if trial.state in {"failed", "stopped"}]
     if bad:
@@ -318,7 +229,7 @@ def _vault(results: Results) -> Section:
     columns = ("Opened", "References", "Trials")
     rows = tuple(
         (
-            value(_moment(opening["time"]), opening["time"]),
+            value(moment(opening["time"]), opening["time"]),
             value(", ".join(opening["references"])),
             value(len(opening["trials"])),
         )
@@ -359,8 +270,8 @@ def _executions(executions: Sequence[Mapping[str, Any]]) -> Table:
     columns = ("Started", "Took", "Trained", "Failed", "Already there")
     rows = tuple(
         (
-            value(_moment(one["started"]), one["started"]),
-            value(_duration(one["finished"] - one["started"]), one["finished"] - one["started"]),
+            value(moment(one["started"]), one["started"]),
+            value(duration(one["finished"] - one["started"]), one["finished"] - one["started"]),
             value(one["trained"]),
             value(one["failed"]),
             value(one["already"]),
@@ -368,13 +279,3 @@ def _executions(executions: Sequence[Mapping[str, Any]]) -> Table:
         for one in executions
     )
     return Table("Executions of the study", columns, rows, frozenset(columns[1:]))
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

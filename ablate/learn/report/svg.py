@@ -88,6 +88,30 @@ def circle(x: float, y: float, radius: float, style: str, full: str = "") -> str
     return f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">{inside}</circle>'
 
 
+def diamond(x: float, y: float, radius: float, style: str, full: str = "") -> str:
+    """A square on its corner; `full` is shown on pointing at it."""
+    inside = f"<title>{escape(full)}</title>" if full else ""
+    corners = ((x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y))
+    points = " ".join(f"{across:.1f},{up:.1f}" for across, up in corners)
+    return f'<polygon class="{style}" points="{points}">{inside}</polygon>'
+
+
+def shape(which: int, x: float, y: float, radius: float, style: str, full: str = "") -> str:
+    """A mark of one of four shapes, so that series can be told apart without colour."""
+    kind = which % 4
+    if kind == 0:
+        return circle(x, y, radius, style, full)
+    if kind == 1:
+        return diamond(x, y, radius * 1.2, style, full)
+    inside = f"<title>{escape(full)}</title>" if full else ""
+    if kind == 2:
+        corners = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
+    else:
+        corners = [(0.0, -1.3), (1.2, 1.0), (-1.2, 1.0)]
+    points = " ".join(f"{x + a * radius * 0.9:.1f},{y + b * radius * 0.9:.1f}" for a, b in corners)
+    return f'<polygon class="{style}" points="{points}">{inside}</polygon>'
+
+
 def path(points: Sequence[tuple[float, float]], style: str) -> str:
     """A polyline through the points."""
     joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -7,6 +7,7 @@ from statistics import median
 
 from ablate.learn.report.document import listing, number, plural, scalar, signed
 from ablate.learn.results import Results, metric_title
+from ablate.plan.overlaps import data_confounds
 
 FEW_QUERIES = 100
 MANY_QUERIES = 5000
@@ -208,6 +209,17 @@ def _choice(results: Results) -> str | None:
     )
 
 
+def _data(results: Results) -> str | None:
+    """What the splits share or lack, as the plan says it too."""
+    said = dict.fromkeys(
+        confound.text
+        for one in results.data
+        if "audit" in one
+        for confound in data_confounds(one["audit"])
+    )
+    return f"**The data.** {' '.join(said)}" if said else None
+
+
 def _failures(results: Results) -> str | None:
     failed = [trial for trial in results.trials if trial.state == "failed"]
     if not failed:
@@ -242,6 +254,7 @@ _RULES: tuple[Callable[[Results], str | None], ...] = (
     _noise,
     _choice,
     _reopened,
+    _data,
     _several_metrics,
     _one_collection,
     _small_corpus,

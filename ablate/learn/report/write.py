@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from html import escape
 from importlib import metadata
 from pathlib import Path
@@ -17,17 +18,19 @@ from ablate.learn.report.figures import Figure
 from ablate.learn.report.sections import build
 
 if TYPE_CHECKING:
+    from ablate.learn.claims import Claim
     from ablate.learn.results import Results
 
 HTML_NAME, MARKDOWN_NAME = "report.html", "report.md"
 
 
-def write_report(results: Results, folder: Path) -> tuple[Path, Path]:
+def write_report(results: Results, folder: Path, claims: Sequence[Claim] = ()) -> tuple[Path, Path]:
     """Write `report.html` and `report.md` (with `figures/*.svg`) into `folder`; returns both paths.
 
-    The HTML holds its styles, figures and script, and refers to nothing outside.
+    `claims` are judged in it. The HTML holds its styles, figures and script, and refers to nothing
+    outside.
     """
-    report = build(results)
+    report = build(results, claims)
     folder.mkdir(parents=True, exist_ok=True)
     html, markdown = folder / HTML_NAME, folder / MARKDOWN_NAME
     _put(html, render_html(report))

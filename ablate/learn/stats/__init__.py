@@ -12,7 +12,14 @@ from ablate.learn.stats.curves import BreakEven, FrontPoint, break_even, pareto
 from ablate.learn.stats.design import Design, Level
 from ablate.learn.stats.errors import Scope
 from ablate.learn.stats.importance import Effect, importance
-from ablate.learn.stats.interactions import Interaction, Winner, interaction, winners
+from ablate.learn.stats.interactions import (
+    Interaction,
+    Profile,
+    Winner,
+    interaction,
+    profiles,
+    winners,
+)
 from ablate.learn.stats.pairs import Comparison, Equivalence, compare, equivalent
 from ablate.learn.stats.permutation import Permutation, sign_flip
 from ablate.learn.stats.power import power_of, queries_needed, seeds_needed, smallest_effect
@@ -35,6 +42,7 @@ __all__ = [
     "Look",
     "NoiseFloor",
     "Permutation",
+    "Profile",
     "Scope",
     "Scores",
     "Slice",
@@ -55,6 +63,7 @@ __all__ = [
     "mean_of_sets",
     "pareto",
     "power_of",
+    "profiles",
     "queries_needed",
     "seed_noise_floor",
     "seeds_needed",

@@ -60,6 +60,18 @@ class Winner:
     chance: float
 
 
+@dataclass(frozen=True)
+class Profile:
+    """The mean of `row` at `column`, and how far it lies from the mean of all rows there."""
+
+    row: Level
+    column: Level
+    mean: float
+    effect: float
+    low: float
+    high: float
+
+
 def interaction(
     scores: Scores, design: Design, row: str, column: str, alpha: float = 0.05, seed: int = 0
 ) -> Table[Interaction]:
@@ -101,6 +113,37 @@ def interaction(
     return Table(Interaction, rows)
 
 
+def profiles(
+    scores: Scores, design: Design, row: str, column: str, alpha: float = 0.05, seed: int = 0
+) -> Table[Profile]:
+    """Every row's mean at every column, against the mean of the rows there, interval 1 - alpha.
+
+    That difference is free of how hard the queries are, which moves all rows alike. Further
+    factors are averaged over, and columns left out, as in `winners`. Raises InvalidInput as
+    `interaction` does.
+    """
+    check_level(alpha)
+    cells = reduce(scores)
+    columns = _columns(grid_of(cells, design, (row, column)), row, column)
+    places = [(level, name) for level, means in columns.items() for name in means]
+    weights = np.stack([columns[level][name] for level, name in places])
+    centre = np.stack([np.mean(list(columns[level].values()), axis=0) for level, _ in places])
+    errors = Errors(cells, Contrasts.of(weights - centre), seed)
+    reach = errors.reaches(alpha)
+    rows = [
+        Profile(
+            row=name,
+            column=level,
+            mean=float(weights[i] @ cells.means),
+            effect=float(errors.effects[i]),
+            low=float(errors.effects[i] - reach[i]),
+            high=float(errors.effects[i] + reach[i]),
+        )
+        for i, (level, name) in enumerate(places)
+    ]
+    return Table(Profile, rows)
+
+
 def winners(
     scores: Scores, design: Design, row: str, column: str, alpha: float = 0.05, seed: int = 0
 ) -> Table[Winner]:
@@ -112,11 +155,7 @@ def winners(
     check_level(alpha)
     cells = reduce(scores)
     grid = grid_of(cells, design, (row, column))
-    columns = {level: _row_means(grid, row, column, level) for level in grid.levels[column]}
-    columns = {level: means for level, means in columns.items() if len(means) > 1}
-    if not columns:
-        rule = "must have two rows with the same other values at some column"
-        raise InvalidInput([Problem("design", rule, f"{row} x {column}")])
+    columns = _columns(grid, row, column)
     labels, weights = [], []
     for level, means in columns.items():
         for a, b in combinations(means, 2):
@@ -198,6 +237,16 @@ def _rectangles(grid: Grid, row: str, column: str) -> list[_Rectangle]:
         rule = "must have two levels of each key with all four combinations present"
         raise InvalidInput([Problem("design", rule, f"{row} x {column}")])
     return found
+
+
+def _columns(grid: Grid, row: str, column: str) -> dict[Level, dict[Level, Floats]]:
+    """Per column with two rows or more, the weights of each row's mean there."""
+    columns = {level: _row_means(grid, row, column, level) for level in grid.levels[column]}
+    columns = {level: means for level, means in columns.items() if len(means) > 1}
+    if not columns:
+        rule = "must have two rows with the same other values at some column"
+        raise InvalidInput([Problem("design", rule, f"{row} x {column}")])
+    return columns
 
 
 def _row_means(grid: Grid, row: str, column: str, level: Level) -> dict[Level, Floats]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ablate.learn.stats.cells import Floats, Scores, check, positions, reduce
 from ablate.learn.stats.errors import Contrasts, Errors, Scope
@@ -44,27 +44,24 @@ class Slice:
 def slices(
     scores: Scores,
     pairs: Sequence[tuple[str, str]],
-    groups: ArrayLike,
+    groups: ArrayLike | Mapping[str, ArrayLike],
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Table[Slice]:
     """The effect of every pair within every group of queries, groups in order of appearance.
 
     `groups` [queries] labels each query, for instance by lexical overlap, number of positives or
-    length. Raises InvalidInput as `compare` does, and for labels that do not fit the queries.
+    length; several such groupings by name are corrected together, and `NAME: LABEL` are their
+    slices. Raises InvalidInput as `compare` does, and for labels that do not fit the queries.
     """
     check_level(alpha)
     arrays = check(scores)
     whole = reduce(arrays)
     rows = positions(whole, pairs)
     overall = whole.means[rows[:, 0]] - whole.means[rows[:, 1]]
-    labels = np.asarray(groups).astype(str)
-    if labels.shape != (whole.queries,):
-        rule = f"must label each of the {whole.queries} queries"
-        raise InvalidInput([Problem("groups", rule, labels.shape)])
     found = []
-    for label in dict.fromkeys(labels.tolist()):
-        inside = {name: array[:, labels == label] for name, array in arrays.items()}
+    for label, chosen in _labelled(groups, whole.queries):
+        inside = {name: array[:, chosen] for name, array in arrays.items()}
         found += _slice(label, inside, pairs, alpha, seed)
     adjusted = holm(np.array([row.p for row in found]))
     return Table(
@@ -79,6 +76,20 @@ def slices(
             for index, (row, p) in enumerate(zip(found, adjusted, strict=True))
         ],
     )
+
+
+def _labelled(
+    groups: ArrayLike | Mapping[str, ArrayLike], queries: int
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Every slice's name and which queries [queries] are in it."""
+    named = groups if isinstance(groups, Mapping) else {"": groups}
+    for name, column in named.items():
+        labels = np.asarray(column).astype(str)
+        if labels.shape != (queries,):
+            rule = f"must label each of the {queries} queries"
+            raise InvalidInput([Problem("groups", rule, labels.shape)])
+        for label in dict.fromkeys(labels.tolist()):
+            yield f"{name}: {label}" if name else label, labels == label
 
 
 def _slice(

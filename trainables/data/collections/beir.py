@@ -13,7 +13,7 @@ from trainables.errors import InvalidInput, Problem
 
 _TEST, _ALL = ("test",), ("train", "dev", "test")
 
-_SETS: dict[str, tuple[str, int, tuple[str, ...], str]] = {
+SETS: dict[str, tuple[str, int, tuple[str, ...], str]] = {
     "msmarco": ("web passages, sparse labels", 8_841_823, _ALL, "non-commercial research"),
     "trec-covid": ("articles on COVID-19", 171_332, _TEST, "CORD-19 licence"),
     "nfcorpus": ("nutrition and medicine", 3_633, _ALL, "academic use"),
@@ -88,14 +88,14 @@ _CLOSED = {
 
 def entries() -> list[Entry]:
     """The registry entries `beir/<name>`, `beir/cqadupstack/<part>`, `msmarco` and `nq`."""
-    sets = [_entry(f"beir/{name}", name) for name in _SETS]
+    sets = [_entry(f"beir/{name}", name) for name in SETS]
     parts = [_part(name) for name in CQADUPSTACK]
     closed = [_closed_entry(name) for name in _CLOSED]
     return [*sets, *parts, *closed, _entry("msmarco", "msmarco"), _entry("nq", "nq")]
 
 
 def _entry(key: str, name: str) -> Entry:
-    summary, passages, splits, licence = _SETS[name]
+    summary, passages, splits, licence = SETS[name]
     texts, judged = _PINNED.get(name, ("main", "main"))
     expected = {"passages": passages}
     if name in _QUERIES:

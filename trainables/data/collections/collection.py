@@ -74,7 +74,20 @@ def open_collection(name: str, cache: Cache) -> Collection:
         read(builder)
         builder.finish(expected, shown)
 
-    folder = cache.folder("collections", key, make)
+    return _opened(name, mark, cache.folder("collections", key, make))
+
+
+def find_collection(name: str, cache: Cache) -> Collection | None:
+    """The collection as `open_collection` left it in the cache, or None; nothing is read or made.
+
+    Raises InvalidInput when there is no such collection.
+    """
+    mark = fingerprint(name, cache)
+    folder = cache.find("collections", {"collection": mark})
+    return None if folder is None else _opened(name, mark, folder)
+
+
+def _opened(name: str, mark: str, folder: Path) -> Collection:
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     origin, revision, licence = _provenance(name)
     return Collection(

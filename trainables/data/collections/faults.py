@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from trainables.errors import InvalidInput, Problem
 
 _LINE_BITS = 40
+_REST = re.compile(r"and ([0-9,]+) more of this kind")
 
 LISTED_PER_KIND = 20
 """Faults of one kind in one file that are listed singly; the rest are counted in one line."""
@@ -23,6 +25,12 @@ class Fault:
     line: int | None
     detail: str
     fatal: bool
+
+    @property
+    def count(self) -> int:
+        """How many faults it stands for: more than one in the line that stands for the rest."""
+        rest = _REST.fullmatch(self.detail)
+        return int(rest[1].replace(",", "")) if rest else 1
 
     def to_json(self) -> dict[str, object]:
         """The fault as `{kind, file, line, detail, fatal}`."""

@@ -1,34 +1,87 @@
-"""Ref: one split of one collection, written `NAME|PATH[/SPLIT][>=GRADE]`."""
+"""Ref: one split of one collection, written `NAME|PATH[/SPLIT][>=GRADE][:SOURCE[>=GRADE]]...`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainables.data.collections.registry import (
     is_collection,
+    parts_of,
     short_name,
     splits_of,
     unknown_collection,
 )
 from trainables.errors import InvalidInput, Problem, unknown
 
+MACHINE, UNION = "machine", "union"
+
+
+@dataclass(frozen=True)
+class JudgeRef:
+    """A further source of judgements; its positives are graded `min_grade` or better."""
+
+    source: str
+    min_grade: int = 1
+
+    def __str__(self) -> str:
+        return self.source if self.min_grade == 1 else f"{self.source}>={self.min_grade}"
+
 
 @dataclass(frozen=True)
 class Ref:
-    """A split of a collection; passages graded `min_grade` or better are its positives."""
+    """A split of a collection; passages graded `min_grade` or better are its positives.
+
+    `judges` are the sources that judge the same run beside the split's own judgements.
+    """
 
     collection: str
     split: str
     min_grade: int = 1
+    judges: tuple[JudgeRef, ...] = ()
 
     def __str__(self) -> str:
         grade = "" if self.min_grade == 1 else f">={self.min_grade}"
-        return f"{self.collection}/{self.split}{grade}"
+        judges = "".join(f":{judge}" for judge in self.judges)
+        return f"{self.collection}/{self.split}{grade}{judges}"
 
     @property
     def label(self) -> str:
         """The name in metrics: `<collection's short name>/<split>`."""
         return f"{short_name(self.collection)}/{self.split}"
+
+    def part_label(self, passages: int) -> str:
+        """The name in metrics of scores for which only this many passages were searched."""
+        return f"{self.label}:{passages}-passages"
+
+    def judged_label(self, judge: JudgeRef, kind: str) -> str:
+        """The name in metrics of what a source says, alone (MACHINE) or with the split (UNION)."""
+        return f"{self.label}:{kind}:{judge.source}"
+
+    def marks(self, fingerprint: str) -> dict[str, str]:
+        """Of every label, the identity of what it is scored on, given the collection's."""
+        marks = {self.label: fingerprint}
+        for judge in self.judges:
+            grades = "" if self.min_grade == judge.min_grade == 1 else f" {self.min_grade} {judge}"
+            for kind in (MACHINE, UNION):
+                marks[self.judged_label(judge, kind)] = fingerprint + grades
+        return marks
+
+
+def parse_refs(text: str, place: str | None = None, key: str = "collection") -> tuple[Ref, ...]:
+    """The splits that `text` names, with their judges: one, or those of a set of collections.
+
+    `beir/cqadupstack/test` is a split of each of its twelve parts. Raises InvalidInput as
+    `parse_ref` does, and for a judge without a name or named twice.
+    """
+    head, slash, tail = text.rpartition("/")
+    written, *sources = tail.split(":")
+    judges = tuple(JudgeRef(*split_grade(source, key, place)) for source in sources)
+    names = [judge.source for judge in judges]
+    if "" in names or len(set(names)) < len(names):
+        raise InvalidInput([Problem(key, "must name each judge once after ':'", text, None, place)])
+    collections = parts_of(head) or (head,)
+    refs = [parse_ref(f"{part}{slash}{written}", None, place, key) for part in collections]
+    return tuple(replace(ref, judges=judges) for ref in refs)
 
 
 def parse_ref(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -24,6 +25,10 @@ COLLECTIONS: dict[str, Entry] = {
 }
 """The built-in collections by name."""
 
+SEARCHED = "ABLATE_COLLECTIONS"
+"""Environment variable: folders, between the system's path separators, in which a collection is
+looked for that no path leads to. A study that names `nfcorpus` then runs wherever its folder is."""
+
 _HUB_SPLITS = ("train", "dev", "test")
 _MANY = "beir/cqadupstack"
 
@@ -45,6 +50,12 @@ def form_of(path: Path) -> Form | None:
         return next((form for form in FORMS if form.matches(path)), None)
     except OSError:
         return None
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The built-in collections that the set `name` consists of; none when it is no set."""
+    prefix = f"{name}/"
+    return tuple(entry for entry in COLLECTIONS if name == _MANY and entry.startswith(prefix))
 
 
 def is_collection(name: str) -> bool:
@@ -70,6 +81,12 @@ def located(name: str) -> tuple[Path, Form]:
     return path, form
 
 
+def anywhere(name: str) -> str:
+    """`name` as it means the same in every working directory: a path is made absolute."""
+    path = _path(name)
+    return str(path) if entry_of(name) is None and _exists_at(path) else name
+
+
 def short_name(name: str) -> str:
     """The name in metrics: of a built-in collection its own, of others the last part of theirs."""
     if name in COLLECTIONS:
@@ -84,7 +101,7 @@ def short_name(name: str) -> str:
 
 def unknown_collection(name: str, key: str = "collection", place: str | None = None) -> Problem:
     """The problem of a name that is no collection, with the nearest built-in one."""
-    if _exists(name):
+    if _exists_at(_path(name)):
         rule = (
             "holds no collection: a folder needs corpus.jsonl, queries.jsonl and "
             "qrels/<split>.tsv, or the files of NQ or MS MARCO"
@@ -94,19 +111,28 @@ def unknown_collection(name: str, key: str = "collection", place: str | None = N
         parts = ", ".join(entry for entry in COLLECTIONS if entry.startswith(_MANY))
         return Problem(key, f"is twelve collections: {parts}", name, None, place)
     few = ", ".join(entry for entry in COLLECTIONS if not entry.startswith("beir/"))
-    rule = f"is neither an existing path nor a built-in collection; built in: {few}, beir/<name>"
+    rule = (
+        f"is neither an existing path nor a built-in collection; built in: {few}, beir/<name>; "
+        f"{SEARCHED} names the folders in which others are looked for"
+    )
     return Problem(key, rule, name, nearest(name, COLLECTIONS), place)
 
 
 def _path(name: str) -> Path:
+    """The absolute path that `name` stands for: as written, else in a folder of SEARCHED."""
     try:
-        return Path(name).expanduser().absolute()
+        written = Path(name).expanduser()
     except RuntimeError:
-        return Path(name).absolute()
+        written = Path(name)
+    if not written.is_absolute() and not _exists_at(written):
+        folders = filter(None, os.environ.get(SEARCHED, "").split(os.pathsep))
+        found = (Path(folder) / written for folder in folders)
+        return next(filter(_exists_at, found), written).absolute()
+    return written.absolute()
 
 
-def _exists(name: str) -> bool:
+def _exists_at(path: Path) -> bool:
     try:
-        return _path(name).exists()
+        return path.exists()
     except OSError:
         return False

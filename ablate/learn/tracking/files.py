@@ -1,14 +1,18 @@
-"""Which files of a run folder go along to MLflow, and where the others are."""
+"""Which files of a run folder go along to MLflow, where the others are, and the store in it."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from ablate.run.ledger import Ledger
 
+STORE_NAME, ARTIFACTS_NAME = "mlflow.db", "mlartifacts"
 LARGEST_COPY = 4_000_000
 """Bytes up to which a file of a trial is copied; a larger one stays where the tags say."""
 STUDY_FILES = (
@@ -16,6 +20,19 @@ STUDY_FILES = (
     "report.md",
 )  # fmt: skip
 STUDY_FOLDERS = ("figures", "executions")
+
+
+def default_uri(ledger: Ledger) -> str:
+    """The SQLite store in a local run folder. InvalidInput when the run folder is not local."""
+    if ledger.store.local is None:
+        rule = "must be given when the run folder is not on local disk"
+        raise InvalidInput([Problem("--tracking-uri", rule)])
+    return f"sqlite:///{ledger.store.local / STORE_NAME}"
+
+
+def artifact_folder(ledger: Ledger) -> Path | None:
+    """Where the default store keeps artifacts."""
+    return ledger.store.local / ARTIFACTS_NAME if ledger.store.local else None
 
 
 def study_files(ledger: Ledger, study: str) -> dict[str, str]:

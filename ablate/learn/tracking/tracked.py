@@ -19,16 +19,18 @@ from ablate.learn.results import CellResult, Results, TrialResult, split_key
 if TYPE_CHECKING:
     from ablate.learn.stats import Summary
 
-KEY, DIGEST, PLAN = "ablate.key", "ablate.digest", "ablate.plan"
+KEY, DIGEST, FILES, PLAN = "ablate.key", "ablate.digest", "ablate.files", "ablate.plan"
 PARENT = "mlflow.parentRunId"
+REVISION = "mlflow.source.git.commit"
 MAIN_METRICS = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
 """Metrics that get a text column of their own beside the primary one."""
 
 READING = (
     "Columns: `x ± y` is the mean and its standard deviation over seeds; `interval` holds the "
     "noise of seeds and queries (95 %); `gain` is over the untrained encoder; `verdict` is of the "
-    "comparison with the leading cell, all comparisons corrected together. The saved views are in "
-    "the menu above the runs table. `report.html` is an artifact of the execution's run."
+    "comparison with the leading cell, all comparisons corrected together; `selected` marks the "
+    "cell that is best on dev, and the trials that means hold. The saved views are in the menu "
+    "above the runs table. `report.html` and `figures.html` are artifacts of the execution's run."
 )
 
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
@@ -67,21 +69,38 @@ class TrackedRun:
         """Changes when anything that MLflow should hold changes."""
         content = {name: value for name, value in vars(self).items() if name != "trial"}
         content["datasets"] = [asdict(one) for one in self.datasets]
-        text = json.dumps(content, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_of(content)
+
+
+def digest_of(content: object) -> str:
+    """A short hash that changes when the content does."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def tracked_runs(results: Results, files: Mapping[str, str]) -> Iterator[TrackedRun]:
     """Every run, parents before children. `files` maps the study's files to their hashes."""
     root = execution_key(results)
     yield _execution(results, root, files)
-    best = best_per_loss(results)
+    best, selected = best_per_loss(results), _selected(results)
+    for cell, trials in _begun(results):
+        marks = {"selected": _yes(cell.name == selected), "best_per_loss": _yes(cell.name in best)}
+        run = _cell(results, cell, root, marks)
+        yield run
+        for trial in trials:
+            yield _trial(results, trial, cell, run.key)
+
+
+def run_count(results: Results) -> int:
+    """How many runs `tracked_runs` yields."""
+    return 1 + sum(1 + len(trials) for _, trials in _begun(results))
+
+
+def _begun(results: Results) -> Iterator[tuple[CellResult, list[TrialResult]]]:
+    """The cells that have a record, with the trials that were started."""
     for cell in results.cells:
         if any(trial.record is not None for trial in cell.trials):
-            yield _cell(results, cell, root, cell.name in best)
-            for trial in cell.trials:
-                if trial.record is not None and trial.state != "planned":
-                    yield _trial(results, trial, cell_key(results, cell))
+            yield cell, [trial for trial in cell.trials if trial.state != "planned"]
 
 
 def execution_key(results: Results) -> str:
@@ -89,26 +108,40 @@ def execution_key(results: Results) -> str:
     return f"execution/{results.plan_id}"
 
 
-def cell_key(results: Results, cell: CellResult) -> str:
+def cell_key(cell: CellResult) -> str:
     """Key of a cell's run: the same when seeds are added, another when its trials differ."""
     flats = {
         json.dumps({k: v for k, v in trial.planned.flat.items() if k != "seed"}, sort_keys=True)
         for trial in cell.trials
     }
-    text = json.dumps([cell.name, sorted(flats)])
-    return f"cell/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"cell/{digest_of([cell.name, sorted(flats)])}"
 
 
 def best_per_loss(results: Results) -> dict[str, str]:
     """Cell name -> loss, of each loss's best cell: on the selecting split when there is one."""
-    select = results.study.select
     best: dict[str, CellResult] = {}
     for cell in results.scored:
-        key = select.key if select and select.key in cell.metrics else results.primary
-        loss = _loss(cell)
-        if loss not in best or cell.metrics[key].mean > best[loss].metrics[key].mean:
+        loss = loss_of(cell)
+        if loss not in best or _choice(results, cell) > _choice(results, best[loss]):
             best[loss] = cell
     return {cell.name: loss for loss, cell in best.items()}
+
+
+def _selected(results: Results) -> str | None:
+    """The cell that is best where the study selects."""
+    best = max(results.scored, key=lambda cell: _choice(results, cell), default=None)
+    return None if best is None else best.name
+
+
+def _choice(results: Results, cell: CellResult) -> float:
+    """A scored cell's mean on the selecting split, or on the primary metric where there is none."""
+    select = results.study.select
+    key = select.key if select and select.key in cell.metrics else results.primary
+    return cell.metrics[key].mean
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
 
 
 def written(value: object) -> str:
@@ -133,15 +166,24 @@ def describe(results: Results) -> str:
 def text_columns(results: Results) -> dict[str, str]:
     """Tag name -> metric key, of the metrics that cells show as text."""
     ref, primary = split_key(results.primary)
-    refs = dict.fromkeys([ref, *results.test_refs])
     columns = {primary: results.primary}
-    for label in refs:
-        for metric in MAIN_METRICS:
+    for label, name in set_names(results).items():
+        for metric in dict.fromkeys((primary, *MAIN_METRICS)):
             key = f"{label}/{metric}"
             if key in results.metric_keys and key != results.primary:
-                name = metric if label == ref else f"{label.rpartition('/')[0]} {metric}"
-                columns[safe_name(name)] = key
+                columns[safe_name(metric if label == ref else f"{name} {metric}")] = key
     return columns
+
+
+def set_names(results: Results) -> dict[str, str]:
+    """Reference -> a short name of its own, the primary metric's reference first.
+
+    `beir/scifact/test` is `scifact`, unless another reference would be called so too.
+    """
+    refs = dict.fromkeys([split_key(results.primary)[0], *results.test_refs])
+    short = {label: label.split("/")[-2] if "/" in label else label for label in refs}
+    names = list(short.values())
+    return {label: name if names.count(name) == 1 else label for label, name in short.items()}
 
 
 def _execution(results: Results, key: str, files: Mapping[str, str]) -> TrackedRun:
@@ -155,6 +197,7 @@ def _execution(results: Results, key: str, files: Mapping[str, str]) -> TrackedR
         "trials": f"{states.count('finished')} of {len(states)} finished",
         "failed": str(states.count("failed")),
         "mlflow.note.content": describe(results),
+        **_revision(results),
     }
     return TrackedRun(
         key=key,
@@ -168,6 +211,12 @@ def _execution(results: Results, key: str, files: Mapping[str, str]) -> TrackedR
         tags={**tags, **_common(results)},
         state={"files": dict(files)},
     )
+
+
+def _revision(results: Results) -> dict[str, str]:
+    """The git revision that the last execution ran, when it was a checkout."""
+    found = results.executions[-1].get("revision") if results.executions else None
+    return {} if found is None else {REVISION: str(found)}
 
 
 def _study_params(results: Results) -> dict[str, str]:
@@ -186,7 +235,7 @@ def _study_params(results: Results) -> dict[str, str]:
     return params
 
 
-def _cell(results: Results, cell: CellResult, parent: str, best: bool) -> TrackedRun:
+def _cell(results: Results, cell: CellResult, parent: str, marks: Mapping[str, str]) -> TrackedRun:
     counted = cell.counted or cell.trials
     records = [trial.record for trial in counted if trial.record is not None]
     states = {trial.state for trial in counted}
@@ -194,7 +243,7 @@ def _cell(results: Results, cell: CellResult, parent: str, best: bool) -> Tracke
     ends = [record.finished for record in records if record.finished is not None]
     done = "FINISHED" if "finished" in states else "FAILED"
     return TrackedRun(
-        key=cell_key(results, cell),
+        key=cell_key(cell),
         parent=parent,
         name=cell.name,
         status="RUNNING" if open_ else done,
@@ -202,7 +251,7 @@ def _cell(results: Results, cell: CellResult, parent: str, best: bool) -> Tracke
         ended=None if open_ else max(ends, default=None),
         params={key: written(value) for key, value in {**cell.values, **cell.tuned}.items()},
         metrics=_cell_metrics(results, cell),
-        tags={**_cell_tags(results, cell, best), **_common(results)},
+        tags={**_cell_tags(results, cell, marks), **_common(results)},
     )
 
 
@@ -233,7 +282,7 @@ def _estimate(key: str, summary: Summary) -> dict[str, float]:
     return {k: v for k, v in parts.items() if v is not None and math.isfinite(v)}
 
 
-def _cell_tags(results: Results, cell: CellResult, best: bool) -> dict[str, str]:
+def _cell_tags(results: Results, cell: CellResult, marks: Mapping[str, str]) -> dict[str, str]:
     """MLflow's table shows tags in the order in which they were first logged."""
     texts = {
         name: _mean_sd(cell.metrics[key])
@@ -244,13 +293,13 @@ def _cell_tags(results: Results, cell: CellResult, best: bool) -> dict[str, str]
     return {
         "level": "cell",
         "cell": cell.name,
-        "loss": _loss(cell),
+        "loss": loss_of(cell),
         **_primary_tags(results, cell),
         "verdict": cell.verdict,
         **texts,
         "seeds": f"{finished} of {len(results.study.seeds)}",
         "failed": str(cell.failed),
-        "best_per_loss": "yes" if best else "no",
+        **marks,
     }
 
 
@@ -269,7 +318,7 @@ def _mean_sd(summary: Summary) -> str:
     return f"{summary.mean:.3f}" + ("" if summary.sd is None else f" ± {summary.sd:.3f}")
 
 
-def _trial(results: Results, trial: TrialResult, parent: str) -> TrackedRun:
+def _trial(results: Results, trial: TrialResult, cell: CellResult, parent: str) -> TrackedRun:
     record = trial.record
     if record is None:
         raise ValueError(f"trial {trial.trial_id} has no record to track")
@@ -284,15 +333,17 @@ def _trial(results: Results, trial: TrialResult, parent: str) -> TrackedRun:
         ended=record.finished,
         params={key: written(value) for key, value in trial.planned.flat.items()},
         metrics={safe_name(k): v for k, v in metrics.items() if math.isfinite(v)},
-        tags={**_trial_tags(trial), **_common(results)},
+        tags={**_trial_tags(trial, cell), **_common(results)},
         datasets=_datasets(trial),
         state={"record": hashlib.sha256(record.to_json()).hexdigest()},
         trial=trial,
     )
 
 
-def _trial_tags(trial: TrialResult) -> dict[str, str]:
+def _trial_tags(trial: TrialResult, cell: CellResult) -> dict[str, str]:
+    """A trial's verdict is that of the cell whose means hold it."""
     reason = {"reason": trial.reason} if trial.reason else {}
+    verdict = {"verdict": cell.verdict} if trial.counted else {}
     tags = {
         "level": "trial",
         **reason,
@@ -301,7 +352,8 @@ def _trial_tags(trial: TrialResult) -> dict[str, str]:
         "trial_id": trial.trial_id,
         "seed": str(trial.seed),
         "draw": str(trial.planned.draw),
-        "selected": "yes" if trial.counted else "no",
+        "selected": _yes(trial.counted),
+        **verdict,
         "state": trial.state,
     }
     prints = {} if trial.record is None else trial.record.fingerprints
@@ -326,7 +378,8 @@ def _datasets(trial: TrialResult) -> tuple[Dataset, ...]:
     return tuple(Dataset(name, print_, ", ".join(uses[print_])) for print_, name in names.items())
 
 
-def _loss(cell: CellResult) -> str:
+def loss_of(cell: CellResult) -> str:
+    """The name of the cell's loss."""
     return written(cell.trials[0].planned.flat.get("loss.name")) if cell.trials else "unknown"
 
 

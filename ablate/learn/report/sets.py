@@ -1,0 +1,95 @@
+"""Every metric on every query set, and the primary metric over all sets side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from ablate.learn.report.document import LOST, Section, Table, Value, interval, number, value
+from ablate.learn.results import ALPHA, Results, metric_title, split_key
+from ablate.learn.stats import Summary, cell_summaries, mean_of_sets
+
+
+def other_metrics(results: Results) -> Section:
+    """A table per query set, cells by metrics."""
+    refs = dict.fromkeys(split_key(key)[0] for key in results.metric_keys)
+    tables = [table for ref in refs if (table := _metric_table(results, ref))]
+    return Section("metrics", "All metrics", tuple(tables))
+
+
+def per_set(results: Results) -> Section:
+    """The primary metric on each test set, best first by the mean over the sets."""
+    metric = split_key(results.primary)[1]
+    keys = [f"{ref}/{metric}" for ref in results.test_refs]
+    keys = [key for key in keys if key in results.metric_keys]
+    if len(keys) < 2:
+        return Section("sets", "Over the test sets", ())
+    columns = ("Cell", "Mean of sets", "95 % interval", *(split_key(k)[0] for k in keys), LOST)
+    whole = _over_sets(results, keys)
+    rows = [_set_row(cell.name, whole, cell.metrics, keys, cell.lost) for cell in results.scored]
+    rows += [
+        _set_row(f"{name} (baseline)", {}, found, keys, None)
+        for name, found in results.baselines.items()
+    ]
+    rows.sort(key=lambda row: -(row[1].sort or 0.0))
+    caption = (
+        f"{metric_title(metric)} on each test set ± sd over seeds. The mean weighs every set the "
+        "same, and its interval holds seeds and queries; the sets themselves are taken as given. "
+        "Sets differ in difficulty: compare within a column"
+    )
+    table = Table(caption, columns, tuple(rows), frozenset(columns[1:]))
+    return Section("sets", "Over the test sets", (table,))
+
+
+def _over_sets(results: Results, keys: list[str]) -> dict[str, Summary]:
+    """The summary of the mean over all sets, of the cells that have every one."""
+    grids = [results.scores.grid(key) for key in keys]
+    names = [cell.name for cell in results.scored if all(key in cell.metrics for key in keys)]
+    if not names:
+        return {}
+    joined = {name: mean_of_sets([grid[name] for grid in grids]) for name in names}
+    return cell_summaries(joined, ALPHA)
+
+
+def _set_row(
+    name: str,
+    whole: Mapping[str, Summary],
+    metrics: Mapping[str, Summary],
+    keys: Sequence[str],
+    lost: int | None,
+) -> tuple[Value, ...]:
+    means = [metrics[key].mean for key in keys if key in metrics]
+    mean = fmean(means) if len(means) == len(keys) else None
+    found = whole.get(name)
+    ends = value(None) if found is None else value(interval(found.low, found.high), found.low)
+    shown = value(number(mean), mean)
+    return (value(name), shown, ends, *(mean_sd(metrics.get(key)) for key in keys), value(lost))
+
+
+def _metric_table(results: Results, ref: str) -> Table | None:
+    keys = [key for key in results.metric_keys if split_key(key)[0] == ref]
+    if not results.scored:
+        return None
+    columns = ("Cell", *(metric_title(key) for key in keys), LOST)
+    rows = [
+        (value(cell.name), *(mean_sd(cell.metrics.get(key)) for key in keys), value(cell.lost))
+        for cell in results.scored
+    ]
+    rows += [
+        (
+            value(f"{name} (baseline)"),
+            *(mean_sd(summaries.get(key)) for key in keys),
+            value(None),
+        )
+        for name, summaries in results.baselines.items()
+        if any(key in summaries for key in keys)
+    ]
+    return Table(f"{ref}: mean ± sd over seeds", columns, tuple(rows), frozenset(columns[1:]))
+
+
+def mean_sd(summary: Summary | None) -> Value:
+    """A mean with its spread over seeds, sorted by the mean."""
+    if summary is None:
+        return value(None)
+    spread = "" if summary.sd is None else f" ± {number(summary.sd)}"
+    return value(f"{number(summary.mean)}{spread}", summary.mean)

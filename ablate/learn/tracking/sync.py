@@ -1,0 +1,335 @@
+"""One pass: whatever the ledger's findings have and MLflow lacks is sent.
+
+Every run is found again by its tag `ablate.key`, and left alone when its `ablate.digest` is still
+right. MLflow is never read for findings, so an outage delays it and loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate.learn.environment import environment
+from ablate.learn.results import Results
+from ablate.learn.tracking.door import (
+    QUIET,
+    Point,
+    connect,
+    experiment_of,
+    failures_of,
+    write,
+    write_inputs,
+)
+from ablate.learn.tracking.files import (
+    artifact_folder,
+    default_uri,
+    hashes,
+    mask,
+    places,
+    small_files,
+    study_files,
+)
+from ablate.learn.tracking.guards import one_at_a_time, variables
+from ablate.learn.tracking.plots import figures, page
+from ablate.learn.tracking.tracked import (
+    DIGEST,
+    FILES,
+    KEY,
+    PARENT,
+    READING,
+    TrackedRun,
+    cell_key,
+    describe,
+    digest_of,
+    execution_key,
+    run_count,
+    safe_name,
+    tracked_runs,
+)
+from ablate.learn.tracking.views import (
+    TAG,
+    View,
+    compare_url,
+    comparison_view,
+    saved_views,
+    server_command,
+    view_url,
+)
+
+if TYPE_CHECKING:
+    from ablate.run.ledger import Ledger
+
+PAGE = 1000
+PARAM_LENGTH, TAG_LENGTH = 6000, 8000
+"""Within MLflow's own limits."""
+LOCK_SECONDS = 60.0
+PORT, COMPARED = 5000, 20
+NOTE = "mlflow.note.content"
+FIGURES_PAGE = "figures.html"
+
+Progress = Callable[[int, int], None]
+"""Is told how many runs are as they should be, and of how many."""
+
+
+@dataclass(frozen=True)
+class SyncSummary:
+    """What a sync did, and where it is to be seen. `uri` holds no password."""
+
+    uri: str
+    experiment_id: str
+    created: int
+    updated: int
+    unchanged: int
+    cells: Mapping[str, str]
+    """Cell name -> run id, best cell first."""
+    execution: str
+    """Run id of the parent run."""
+    server_command: str | None
+    """Serves the store on this machine; None when it is a server already."""
+    compare_url: str
+    """The page that compares runs side by side: the chosen cells, or the first ones."""
+    charts_url: str
+    """The same cells in the charts of a saved view, whose axes are the study's."""
+    cells_url: str
+    """The saved view of the cells with their intervals."""
+
+
+def sync(
+    results: Results,
+    ledger: Ledger,
+    tracking_uri: str | None = None,
+    on_the_way: bool = False,
+    progress: Progress | None = None,
+    compared: Sequence[str] = (),
+) -> SyncSummary:
+    """Fill MLflow with what the results hold; what is there already stays.
+
+    A pass `on_the_way`, while the study runs, leaves the study's own files to the last one.
+    `compared` names cells that get a saved view of their own. Raises TrackingUnavailable when the
+    store cannot be reached or gives up on the way.
+    """
+    uri = tracking_uri or default_uri(ledger)
+    folder = None if uri.startswith("http") else artifact_folder(ledger)
+    with variables(QUIET), failures_of(uri), one_at_a_time(ledger.store.local, LOCK_SECONDS):
+        client = connect(uri)
+        experiment = experiment_of(client, results.study.name, folder)
+        files = {} if on_the_way else hashes(ledger, results.study.name)
+        drawn = {} if on_the_way else figures(results)
+        one = _Sync(client, experiment, results, ledger, drawn)
+        one.fill(files, progress)
+        one.describe_experiment()
+        return one.summary(mask(uri), compared)
+
+
+class _Sync:
+    """One pass over everything that should be there."""
+
+    def __init__(
+        self,
+        client: Any,
+        experiment: Any,
+        results: Results,
+        ledger: Ledger,
+        drawn: Mapping[str, Any],
+    ) -> None:
+        self.client, self.results, self.ledger, self.drawn = client, results, ledger, drawn
+        self.experiment = experiment
+        self.ids: dict[str, str] = {}
+        self.created = self.updated = self.unchanged = 0
+        self.known = self._known()
+
+    def fill(self, files: Mapping[str, str], progress: Progress | None) -> None:
+        """Send what is missing or changed; `files` are the study's, by their hashes."""
+        if self.drawn:
+            files = {**files, FIGURES_PAGE: digest_of(self.drawn)}
+        total = run_count(self.results)
+        for done, run in enumerate(tracked_runs(self.results, files), start=1):
+            self._put(run)
+            if progress is not None:
+                progress(done, total)
+
+    def summary(self, uri: str, compared: Sequence[str]) -> SyncSummary:
+        """What was done; `uri` without a password."""
+        keys = {cell.name: cell_key(cell) for cell in self.results.cells}
+        found = {name: self.ids[key] for name, key in keys.items() if key in self.ids}
+        experiment, served = self.experiment.experiment_id, uri.startswith("http")
+        base = uri.replace("***@", "") if served else f"http://127.0.0.1:{PORT}"
+        command = None if served else server_command(uri, artifact_folder(self.ledger), PORT)
+        chosen = {name: found[name] for name in compared or list(found)[:COMPARED] if name in found}
+        view = self._compare(chosen) if compared and chosen else "cells"
+        return SyncSummary(
+            uri=uri,
+            experiment_id=experiment,
+            created=self.created,
+            updated=self.updated,
+            unchanged=self.unchanged,
+            cells=found,
+            execution=self.ids[execution_key(self.results)],
+            server_command=command,
+            compare_url=compare_url(base, experiment, list(chosen.values())),
+            charts_url=view_url(base, experiment, view, charts=True),
+            cells_url=view_url(base, experiment, "cells"),
+        )
+
+    def _known(self) -> dict[str, Any]:
+        """Key -> run. Where an interrupted answer left two of a key, the younger goes."""
+        found: dict[str, Any] = {}
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment.experiment_id],
+                max_results=PAGE,
+                order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+                page_token=token,
+            )
+            for run in page:
+                key = run.data.tags.get(KEY)
+                if key in found:
+                    self.client.delete_run(run.info.run_id)
+                elif key is not None:
+                    found[key] = run
+            token = page.token
+            if not token:
+                return found
+
+    def _put(self, run: TrackedRun) -> None:
+        # Popped: what is known is needed once, and holds much.
+        before = self.known.pop(run.key, None)
+        tags = {KEY: run.key, **{k: v[:TAG_LENGTH] for k, v in run.tags.items()}}
+        if run.parent is not None:
+            tags[PARENT] = self.ids[run.parent]
+        if before is not None:
+            tags = _without_foreign_note(tags, before.data.tags)
+            if before.data.tags.get(DIGEST) == run.digest and _has(before.data.tags, tags):
+                self.ids[run.key] = before.info.run_id
+                self.unchanged += 1
+                return
+        if run.trial is not None:
+            tags |= places(self.ledger, run.trial.trial_id)
+        params = {safe_name(k): v[:PARAM_LENGTH] for k, v in run.params.items()}
+        if before is not None and _contradicts(before, params):
+            self.client.delete_run(before.info.run_id)
+            before = None
+        if before is None:
+            before = self._create(run, tags)
+            self.created += 1
+        else:
+            self.updated += 1
+        self.ids[run.key] = before.info.run_id
+        self._fill(run, before, params, tags)
+
+    def _create(self, run: TrackedRun, tags: Mapping[str, str]) -> Any:
+        return self.client.create_run(
+            self.experiment.experiment_id,
+            start_time=int(run.started * 1000),
+            tags=dict(tags),
+            run_name=run.name,
+        )
+
+    def _fill(
+        self, run: TrackedRun, before: Any, params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
+        """Bring a run up to date; marks that say so come last, so that a break is seen."""
+        run_id, data = before.info.run_id, before.data
+        now, files = int(time.time() * 1000), digest_of(run.state)
+        stale = data.tags.get(FILES) != files
+        steps = self._history(run) if stale else []
+        logged = {point.key for point in self._history(run)}
+        changed = {k: v for k, v in run.metrics.items() if data.metrics.get(k) != v}
+        points = [Point(k, v, now, 0) for k, v in changed.items() if k not in logged]
+        fresh = {k: v for k, v in params.items() if k not in data.params}
+        new = {k: v for k, v in tags.items() if data.tags.get(k) != v}
+        marks = {FILES: files, DIGEST: run.digest}
+        ended = None if run.ended is None else int(run.ended * 1000)
+        if not stale and (before.info.status, before.info.end_time) == (run.status, ended):
+            write(self.client, run_id, points, fresh, new | marks)
+            return
+        write(self.client, run_id, [*steps, *points], fresh, new)
+        if stale:
+            write_inputs(self.client, run_id, run.datasets)
+            self._artifacts(run, run_id)
+        if run.status == "RUNNING":
+            self.client.update_run(run_id, status=run.status)
+        else:
+            self.client.set_terminated(run_id, run.status, ended)
+        write(self.client, run_id, (), {}, marks)
+
+    def _history(self, run: TrackedRun) -> list[Point]:
+        """A trial's logged steps. Sent again they change nothing: MLflow knows equal points."""
+        if run.trial is None:
+            return []
+        at = int(run.started * 1000)
+        return [
+            Point(safe_name(key), float(value), at, int(row["step"]))
+            for row in self.results.scores.history(run.trial)
+            for key, value in row.items()
+            if key != "step"
+        ]
+
+    def _artifacts(self, run: TrackedRun, run_id: str) -> None:
+        """Copy the small files of a trial or of the study; tags say where the large ones are."""
+        if run.parent is None:
+            known = study_files(self.ledger, self.results.study.name)
+            paths = {name: path for name, path in known.items() if name in run.state["files"]}
+        elif run.trial is not None:
+            paths = small_files(self.ledger, run.trial.trial_id)
+        else:
+            return
+        with tempfile.TemporaryDirectory(prefix="ablate-") as staged:
+            for name, path in paths.items():
+                target = Path(staged) / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(self.ledger.store.read(path) or b"")
+            if run.parent is None:
+                (Path(staged) / "environment.txt").write_text(environment(), encoding="utf-8")
+            if run.parent is None and self.drawn:
+                (Path(staged) / FIGURES_PAGE).write_text(page(self.drawn), encoding="utf-8")
+            self.client.log_artifacts(run_id, staged)
+
+    def describe_experiment(self) -> None:
+        """Note and saved views, where they are not already so."""
+        tags = self.experiment.tags
+        note = describe(self.results)
+        wanted = {NOTE: note, "mlflow.experimentKind": "custom_model_development"}
+        wanted = _without_foreign_note(wanted, tags)
+        for view in saved_views(self.results):
+            wanted |= _view_tag(view, tags)
+        self._tag_experiment(wanted)
+
+    def _compare(self, runs: Mapping[str, str]) -> str:
+        """The key of a saved view of these cells."""
+        view = comparison_view(self.results, runs)
+        self._tag_experiment(_view_tag(view, self.experiment.tags))
+        return view.key
+
+    def _tag_experiment(self, wanted: Mapping[str, str]) -> None:
+        for key, value in wanted.items():
+            if self.experiment.tags.get(key) != value:
+                self.client.set_experiment_tag(self.experiment.experiment_id, key, value)
+
+
+def _view_tag(view: View, tags: Mapping[str, str]) -> dict[str, str]:
+    """The experiment tag that holds a view, with the time at which it was first made."""
+    key = f"{TAG}{view.key}"
+    created = json.loads(tags[key])["createdAt"] if key in tags else int(time.time() * 1000)
+    return {key: view.tag(created)}
+
+
+def _contradicts(run: Any, params: Mapping[str, str]) -> bool:
+    """Whether a parameter, which MLflow never lets change, holds another value."""
+    return any(run.data.params.get(key, value) != value for key, value in params.items())
+
+
+def _without_foreign_note(wanted: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
+    """The wanted tags, without the note where somebody wrote one of their own."""
+    own = NOTE not in tags or READING in tags[NOTE]
+    return {key: value for key, value in wanted.items() if own or key != NOTE}
+
+
+def _has(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(tags.get(key) == value for key, value in wanted.items())

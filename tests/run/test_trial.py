@@ -1,0 +1,76 @@
+"""A trial against the ledger, in this process: what it lacks is done, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.run.execution import watched
+from ablate.run.ledger import Ledger
+from ablate.run.trial import Job, Resources, execute, is_done, marks
+from trainables.data.collections import parse_refs
+from trainables.model.encoder import Encoder
+from trainables.spec import TrialSpec
+
+
+@pytest.fixture
+def job(tiny_backbone: str, tiny_collection: str) -> Job:
+    flat: dict[str, Any] = {
+        "data.train": tiny_collection, "encoder.backbone": tiny_backbone,
+        "encoder.query_length": 8, "encoder.passage_length": 16, "loss.name": "joint_lh",
+        "loss.temperature": 0.1, "optim.lr": 1e-3, "optim.batch_size": 6, "optim.steps": 4,
+    }  # fmt: skip
+    spec = TrialSpec.from_flat(flat).to_flat()
+    return Job("a" * 16, "01 joint_lh", 0, spec, spec, {"data.train": "f"}, ())
+
+
+def test_a_finished_trial_is_judged_anew_from_its_kept_run(
+    job: Job, tiny_collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = Resources(str(tmp_path / "runs"), str(tmp_path / "cache"))
+    ledger, quiet = Ledger(resources.runs), lambda metrics: None
+    job = dataclasses.replace(job, refs=(f"{tiny_collection}/dev",))
+    first = execute(job, resources, quiet)
+    assert first.state == "finished", first
+    run = tmp_path / "runs" / "trials" / job.trial_id / "evaluations" / "tiny__dev" / "run.trec"
+    before = run.read_bytes()
+    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("it encodes"))
+    judged = dataclasses.replace(job, refs=(f"{tiny_collection}/dev:weak",))
+    wanted = marks(parse_refs(judged.refs[0]))
+    assert not is_done(first, wanted)
+    second = execute(judged, resources, quiet)
+    assert second.state == "finished" and is_done(second, wanted)
+    assert run.read_bytes() == before
+    assert second.metrics.items() >= first.metrics.items()
+    ids, values = ledger.per_query(job.trial_id, "tiny/dev:union:weak")
+    human_ids, _ = ledger.per_query(job.trial_id, "tiny/dev")
+    assert ids == human_ids
+    for name in ("ndcg_at_10", "condensed_ndcg_at_10", "bpref", "unjudged_at_10"):
+        assert second.metrics[f"tiny/dev:union:weak/{name}"] == values[name].mean()
+        assert f"tiny/dev:machine:weak/{name}" in second.metrics
+
+
+def test_a_trial_that_is_watched_tells_every_score(
+    job: Job, tiny_collection: str, tmp_path: Path
+) -> None:
+    from ablate.plan.study import read_study
+
+    study = read_study(
+        f"question: Q\nfixed: {{data.train: {tiny_collection}, encoder.backbone: "
+        "packaged/all-MiniLM-L6-v2, loss.temperature: 0.1, optim.lr: 0.001, optim.batch_size: 6, "
+        "optim.steps: 4}\ncompare: {loss.name: [joint_lh]}\nrepeat: {seed: [0]}\n"
+        f"evaluate: [{tiny_collection}/dev]\n"
+        f"watch: {{split: {tiny_collection}/dev, every: 1, passages: 30}}\n",
+        "watched",
+    )
+    heard: list[dict[str, float]] = []
+    resources = Resources(str(tmp_path / "runs"), str(tmp_path / "cache"))
+    job = dataclasses.replace(job, refs=(f"{tiny_collection}/dev",), watch=watched(study))
+    record = execute(job, resources, lambda metrics: heard.append(dict(metrics)))
+    key = "tiny/dev:30-passages/ndcg_at_10"
+    assert [row["step"] for row in heard if key in row] == [1, 2, 3, 4]
+    history = Ledger(resources.runs).history(job.trial_id)
+    assert record.metrics[key] == history[-1][key] >= record.metrics["tiny/dev/ndcg_at_10"]

@@ -1,0 +1,122 @@
+"""What torch does slowly on a CPU during training, done faster.
+
+- Dropout. torch draws masks one number at a time on one core, about 10 ns each, and its fused
+  attention knows no dropout there. Here masks come from 16-bit numbers of a fast generator, which
+  torch's own generator seeds: a random state that is saved and restored makes the same masks.
+- Embeddings. Each backward pass through an embedding fills a gradient as large as its table, though
+  few rows of it were read. Here the gradient is sparse until `densify`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+LEVELS = 1 << 16
+"""Dropout rates are rounded to multiples of 1 / LEVELS; what is kept is scaled accordingly."""
+
+
+class CpuKernels(TorchFunctionMode):
+    """While it is entered, calls on CPU tensors that this module does faster are done by it."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Called by torch for each of its functions."""
+        replacement = _REPLACEMENTS.get(func)
+        if replacement is not None and args and args[0].device.type == "cpu":
+            func = replacement
+        return func(*args, **(kwargs or {}))
+
+
+def densify(parameters: Iterable[nn.Parameter]) -> None:
+    """Make the sparse gradients dense that an embedding left under `CpuKernels`."""
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.to_dense()
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """`input` with each value 0 with probability `p`, else divided by 1 - p; as torch's."""
+    if not training or p == 0.0:
+        return input
+    noise = _noise(input, p)
+    return input.mul_(noise) if inplace else input * noise
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(query key^T scale + mask) value, with dropout on the weights; as torch's.
+
+    Without dropout, or with `is_causal` or `enable_gqa`, torch's own is used.
+    """
+    if dropout_p == 0.0 or is_causal or enable_gqa:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    logits = (query * factor) @ key.transpose(-2, -1)
+    if attn_mask is not None:
+        boolean = attn_mask.dtype == torch.bool
+        logits = logits.masked_fill(~attn_mask, -math.inf) if boolean else logits + attn_mask
+    return dropout(logits.softmax(-1), dropout_p) @ value
+
+
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Rows of `weight`, with a sparse gradient; as torch's."""
+    return functional.embedding(
+        input,
+        weight,
+        padding_idx,
+        max_norm,
+        norm_type,
+        scale_grad_by_freq,
+        sparse or (max_norm is None and not scale_grad_by_freq),
+    )
+
+
+def _noise(like: Tensor, p: float) -> Tensor:
+    """A tensor of `like`'s shape that is 0 with probability `p` and 1 / (1 - p) elsewhere."""
+    dropped = round(p * LEVELS)
+    if dropped == LEVELS:
+        return torch.zeros_like(like)
+    seed = int(torch.randint(2**63 - 1, ()).item())
+    words = np.random.SFC64(seed).random_raw(-(-like.numel() // 4))
+    numbers = torch.from_numpy(words.view(np.int16))[: like.numel()].view(like.shape)
+    noise = torch.empty(like.shape, dtype=like.dtype)
+    torch.ge(numbers, dropped - LEVELS // 2, out=noise)
+    return noise.mul_(LEVELS / (LEVELS - dropped))
+
+
+_REPLACEMENTS = {
+    functional.dropout: dropout,
+    functional.scaled_dot_product_attention: attention,
+    functional.embedding: embedding,
+}
