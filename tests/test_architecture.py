@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainables.tokens": (),
     "trainables.spec": ("trainables.errors", "trainables.model.losses"),
     "trainables.faults": ("trainables.errors",),
+    "trainables.whole": (),
     "trainables.data": (*BASE, "trainables.data"),
     "trainables.model.losses": (),
     "trainables.model": (*BASE, "trainables.model"),
@@ -43,6 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "trainables.train": (
         "trainables.feed",
+        "trainables.whole",
         *BASE,
         "trainables.data",
         "trainables.model",

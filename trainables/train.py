@@ -28,6 +28,7 @@ from trainables.model.encoder import Encoder
 from trainables.model.objective import Objective, StepResult, training_step
 from trainables.prepare.prepare import ensure_judges, prepare
 from trainables.spec import OptimSpec, Scalar, TrialSpec
+from trainables.whole import is_whole, seal
 
 HISTORY_ROWS = 200
 """Rows that a trial's history holds at most; a row is the mean over the steps it stands for."""
@@ -118,6 +119,7 @@ def train_trial(task: TrialTask, reporter: Reporter) -> Outcome:
         if reporter.rank == 0:
             encoder.save(output / "checkpoint")
             Outcome(metrics, seconds).write(output / "checkpoint")
+            seal(output / "checkpoint")
     else:
         encoder = Encoder.from_folder(task.trained).to(device())
         before = Outcome.read(Path(task.trained))
@@ -169,7 +171,8 @@ class Training:
         Scores of the watched split are those after the last step.
         """
         kept = self.reporter.restore()
-        if kept is not None:
+        # A damaged one is worth nothing: the training starts anew, and ends with the same bits.
+        if kept is not None and is_whole(kept):
             self._load(kept)
         total = self.feed.batches.total_steps
         every = max(1, math.ceil(total / HISTORY_ROWS))
@@ -243,6 +246,7 @@ class Training:
             torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
             state = {"step": self.step, "history": self.history, "pending": self.pending}
             (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            seal(folder)
         self.reporter.save(folder, self.step)
 
     def _load(self, folder: Path) -> None:

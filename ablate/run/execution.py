@@ -224,13 +224,20 @@ class StudyRun:
     def _start(self) -> Slots:
         if self._slots is None:
             dashboard = self.resources.workers > 1 or self.plan.study.confirm is not None
-            total = self._cluster.enter_context(sweep.cluster(self.address, dashboard))
+            opened = sweep.cluster(self.address, dashboard, self._fills_machine())
+            total = self._cluster.enter_context(opened)
             if self.address is not None:
                 check_nodes(self.resources, self.plan.fingerprints)
                 self._recorder = self._cluster.enter_context(self._recording())
             limit = self.plan.study.resources.max_concurrent_trials
             self._slots = slots(self.resources, self.growth or total, limit)
         return self._slots
+
+    def _fills_machine(self) -> bool:
+        """Whether one-worker trials will run on at least half of this machine's cores at once."""
+        wanted, cores = self.plan.study.resources, os.cpu_count() or 1
+        most = min(wanted.max_concurrent_trials or cores, cores / wanted.cpus_per_worker)
+        return wanted.workers == 1 and 2 * most >= cores
 
     def _recording(self) -> nodes.Recording:
         """On a cluster of several nodes, what records how many there are over time."""

@@ -19,6 +19,7 @@ from ablate.run.ledger import Ledger, Record, slug
 from trainables.data.collections import fingerprint, parse_refs
 from trainables.evaluation.means import beir_means
 from trainables.faults import is_own, reason_of
+from trainables.whole import is_whole
 
 if TYPE_CHECKING:
     from trainables.train import Outcome, TrialTask
@@ -169,6 +170,8 @@ def _run(
     output.mkdir(parents=True)
     ledger = Ledger(resources.runs)
     trained = ledger.checkpoint(job.trial_id)
+    if trained is not None and not is_whole(trained):
+        trained = None
     refs, kept = _left(record, job.refs, ledger) if trained else (job.refs, {})
     task = TrialTask(
         spec=dict(job.spec),

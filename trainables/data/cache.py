@@ -21,6 +21,7 @@ JSON = Union[str, int, float, bool, None, "Sequence[JSON]", "Mapping[str, JSON]"
 """What a key may be made of."""
 
 _KEY_FILE = "key.json"
+_SIZES_FILE = "sizes.json"
 _MAKING = ".making"
 _LOCKS = ".locks"
 
@@ -38,9 +39,9 @@ class Cache:
         return cls(Path(chosen) if chosen else Path.home() / ".cache" / "ablate")
 
     def find(self, kind: str, key: Mapping[str, JSON]) -> Path | None:
-        """The finished folder of `key`, or None."""
+        """The finished folder of `key`, or None, also when a file of it is not as it was made."""
         path = self.root / kind / digest(key)
-        return path if path.is_dir() else None
+        return path if path.is_dir() and _is_whole(path) else None
 
     def finished(self, kind: str) -> list[Path]:
         """Every finished folder of a kind, sorted by name."""
@@ -94,7 +95,14 @@ class Cache:
             make(temporary)
             text = json.dumps(key, sort_keys=True, indent=1, ensure_ascii=False)
             (temporary / _KEY_FILE).write_text(text + "\n", encoding="utf-8")
+            sizes = json.dumps(_sizes(temporary), sort_keys=True, indent=1)
+            (temporary / _SIZES_FILE).write_text(sizes + "\n", encoding="utf-8")
             temporary.chmod(0o755)
+            if final.exists():
+                # Damaged. A reader that has it open keeps what it has open.
+                damaged = Path(tempfile.mkdtemp(prefix=f"{final.name}.", dir=temporary.parent))
+                final.rename(damaged / final.name)
+                shutil.rmtree(damaged)
             temporary.rename(final)
         finally:
             if temporary.exists():
@@ -126,6 +134,22 @@ class Cache:
                     shutil.rmtree(leftover, ignore_errors=True)
             except Timeout:
                 continue
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name != _SIZES_FILE)
+    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files are there in full. Sizes, not hashes: this is asked at every use."""
+    try:
+        made = json.loads((folder / _SIZES_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return bool(made == _sizes(folder))
 
 
 def read_key(folder: Path) -> dict[str, Any]:
