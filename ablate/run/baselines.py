@@ -17,8 +17,8 @@ def prepare(spec: Mapping[str, Any], refs: Sequence[str], cache: str) -> dict[st
     from trainables import worker
     from trainables.data.cache import Cache
     from trainables.data.collections import parse_refs
-    from trainables.data.sources import training_ref
     from trainables.data.overlap import audit_study
+    from trainables.data.sources import training_ref
 
     summary = worker.prepare_here(spec, cache)
     trained = training_ref(TrialSpec.from_flat(spec).data)
