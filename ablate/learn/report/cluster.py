@@ -21,9 +21,9 @@ Sample = Mapping[str, Any]
 def nodes(results: Results) -> Section:
     """Nodes, running and pending trials, and node-hours; empty for a study without a cluster."""
     rows = results.nodes
-    if len(rows) < 2:
-        return Section("nodes", TITLE, ())
     spans = _spans(rows)
+    if not spans:
+        return Section("nodes", TITLE, ())
     most = max(row["nodes"] for row in rows)
     hours = _hours(spans)
     together = sum(hours.values())
@@ -61,7 +61,8 @@ def _hours(spans: Sequence[tuple[Sample, Sample]]) -> dict[str, float]:
 def _counts(spans: Sequence[tuple[Sample, Sample]]) -> Figure:
     series = []
     for key, name in COUNTS.items():
-        points, minutes = [], 0.0
+        points: list[Point] = []
+        minutes = 0.0
         for row, after in spans:
             points.append(_point(minutes, row[key]))
             minutes += (after["time"] - row["time"]) / 60
