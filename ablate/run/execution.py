@@ -26,6 +26,7 @@ from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
 from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
+from ablate.run.revision import revision
 from ablate.run.trial import Job, Resources, is_done, is_settled
 from trainables.data.collections import Ref, anywhere, parse_ref
 
@@ -288,6 +289,7 @@ class StudyRun:
             "host": platform.node(),
             "cpus": os.cpu_count(),
             "python": platform.python_version(),
+            "revision": revision(),
             "versions": {name: _version(name) for name in VERSIONS_OF},
             "trained": self.done.trained,
             "failed": self.done.failed,

@@ -17,6 +17,7 @@ from ablate.plan.study import read_study
 from ablate.run.ledger import Ledger, Record, slug
 
 FINGERPRINT = "ab" * 32
+REVISION = "cd" * 20
 STUDY = """
 question: Which loss ranks best at which temperature?
 fixed:
@@ -90,7 +91,8 @@ def fill(
 def execution(trained: int) -> dict[str, Any]:
     return {
         "started": 1.79e9, "finished": 1.79e9 + 431, "host": "laptop", "cpus": 2,
-        "python": "3.11.7", "versions": {"torch": "2.13.0", "ray": "2.60.0", "faiss": None},
+        "python": "3.11.7", "revision": REVISION,
+        "versions": {"torch": "2.13.0", "ray": "2.60.0", "faiss": None},
         "trained": trained, "failed": 1, "already": 0,
     }  # fmt: skip
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,8 +22,18 @@ from ablate.learn.results import Results, collect
 from ablate.learn.tracking.door import TrackingUnavailable
 from ablate.learn.tracking.files import artifact_folder, default_uri, mask
 from ablate.learn.tracking.guards import one_at_a_time
+from ablate.learn.tracking.plots import figures, page
 from ablate.learn.tracking.sync import SyncSummary, sync
-from ablate.learn.tracking.tracked import DIGEST, FILES, KEY, PARENT, PLAN, tracked_runs
+from ablate.learn.tracking.tracked import (
+    DIGEST,
+    FILES,
+    KEY,
+    PARENT,
+    PLAN,
+    REVISION,
+    set_names,
+    tracked_runs,
+)
 from ablate.learn.tracking.views import compare_url, saved_views, server_command, view_url
 from ablate.plan.planner import Plan
 from ablate.run.ledger import Ledger
@@ -157,6 +170,7 @@ def test_the_execution_has_the_study(
         "select.maximize": "pydocs/dev/ndcg_at_10",
     }
     assert execution.data.tags["trials"] == "5 of 6 finished"
+    assert execution.data.tags[REVISION] == fake.REVISION
     assert study[0].study.question in execution.data.tags["mlflow.note.content"]
     assert files_of(client, execution.info.run_id) == [
         "choices.json",
@@ -172,6 +186,8 @@ def test_the_execution_has_the_study(
 def test_a_cell_has_mean_spread_and_interval(
     runs: dict[str, Any], study: tuple[Results, Ledger]
 ) -> None:
+    dev = "pydocs/dev/ndcg_at_10"
+    selected = max(study[0].cells, key=lambda cell: cell.metrics[dev].mean).name
     for cell in study[0].cells:
         run = next(run for run in by_level(runs, "cell") if run.info.run_name == cell.name)
         summary, gain = study[0].primary_of(cell), cell.gains["untrained"]
@@ -188,6 +204,7 @@ def test_a_cell_has_mean_spread_and_interval(
         assert tags["interval"] == f"{summary.low:.3f}–{summary.high:.3f}"
         assert tags["gain"] == f"{gain.mean:+.3f}"
         assert (tags["loss"], tags["verdict"]) == ("joint_lh", cell.verdict)
+        assert tags["selected"] == ("yes" if cell.name == selected else "no")
         assert max(map(len, (tags["ndcg_at_10"], tags["interval"], tags["verdict"]))) <= 13
         assert run.data.params == {
             "loss.name": "joint_lh",
@@ -223,6 +240,8 @@ def test_a_trial_has_params_history_inputs_and_files(
     tags = run.data.tags
     assert (tags["folder"], tags["checkpoint"]) == (home, f"{home}/checkpoint")
     assert (tags["state"], tags["selected"], tags["draw"]) == ("finished", "yes", "0")
+    (verdict,) = (cell.verdict for cell in results.cells if cell.name == trial.cell)
+    assert (tags["loss"], tags["verdict"]) == ("joint_lh", verdict)
 
 
 def test_a_failed_trial_is_a_failed_run(runs: dict[str, Any]) -> None:
@@ -535,3 +554,47 @@ def test_digests_follow_the_content(study: tuple[Results, Ledger]) -> None:
     assert {run.key: run.digest for run in tracked_runs(results, {"plan.json": "1"})} == digests
     other = {run.key: run.digest for run in tracked_runs(results, {"plan.json": "2"})}
     assert [key for key in digests if digests[key] != other[key]] == [next(iter(digests))]
+
+
+def test_figures_show_the_results(tmp_path: Path) -> None:
+    plan, ledger = filled(tmp_path, "figures", fake.STUDY)
+    results = collect(plan, ledger)
+    drawn = figures(results)
+    ranked, heat, lines, training = drawn.values()
+    order = ranked["layout"]["yaxis"]["categoryarray"]
+    assert order[-1] == results.cells[0].name and len(order) == 10
+    for trace in ranked["data"]:
+        for name, mean, up in zip(trace["y"], trace["x"], trace["error_x"]["array"], strict=True):
+            (cell,) = (cell for cell in results.cells if cell.name == name)
+            summary = results.primary_of(cell)
+            assert (mean, mean + up) == pytest.approx((summary.mean, summary.high))
+    (tiles,) = heat["data"]
+    assert (len(tiles["z"]), tiles["x"]) == (5, ["0.02", "0.1"])
+    best = results.cells[0].values
+    shown = tiles["z"][tiles["y"].index(best["loss.name"])]
+    value = shown[tiles["x"].index(str(best["loss.temperature"]))]
+    assert value == results.primary_of(results.cells[0]).mean
+    assert {trace["name"] for trace in lines["data"]} == set(fake.LOSS_EFFECT)
+    assert len(training["data"]) == 30 and training["layout"]["yaxis"]["title"]["text"]
+    html = page(drawn)
+    assert html.count("plotly.js v") == 1 and all(escape(name) in html for name in drawn)
+    assert re.search(r"<script[^>]*\ssrc=", html) is None
+
+
+def test_a_study_of_one_cell_has_the_figures_that_make_sense(tmp_path: Path) -> None:
+    plan, ledger = filled(tmp_path, "one", SMALL.replace("[0.02, 0.1]", "[0.1]"))
+    assert len(figures(collect(plan, ledger))) == 2
+
+
+def test_several_test_sets_have_a_view_of_their_own(tmp_path: Path) -> None:
+    plan, ledger = filled(tmp_path, "sets")
+    results = collect(plan, ledger)
+    refs = ("beir/nfcorpus/test", "beir/scifact/test")
+    keys = [f"{ref}/{metric}" for ref in refs for metric in ("ndcg_at_10", "mrr_at_10")]
+    several = replace(results, test_refs=refs, primary=keys[0], metric_keys=tuple(keys))
+    assert "sets" not in {view.key for view in saved_views(results)}
+    (view,) = (view for view in saved_views(several) if view.key == "sets")
+    assert view.columns == ("tags.`loss`", "tags.`ndcg_at_10`", "tags.`scifact ndcg_at_10`")
+    assert [chart["metricKey"] for chart in view.charts] == [keys[0], keys[2]]
+    twice = replace(several, test_refs=("a/test", "b/a/test"))
+    assert list(set_names(twice).values()) == ["nfcorpus", "a/test", "b/a/test"]

@@ -42,6 +42,7 @@ from ablate.learn.tracking.tracked import (
     KEY,
     PARENT,
     READING,
+    REVISION,
     TrackedRun,
     cell_key,
     describe,
@@ -286,7 +287,9 @@ class _Sync:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(self.ledger.store.read(path) or b"")
             if run.parent is None:
-                (Path(staged) / "environment.txt").write_text(environment(), encoding="utf-8")
+                (Path(staged) / "environment.txt").write_text(
+                    environment(run.tags.get(REVISION)), encoding="utf-8"
+                )
             if run.parent is None and self.drawn:
                 (Path(staged) / FIGURES_PAGE).write_text(page(self.drawn), encoding="utf-8")
             self.client.log_artifacts(run_id, staged)

@@ -51,7 +51,7 @@ class View:
             "runsExpanded": {},
             "runsPinned": [],
             "runsHidden": [],
-            "runsHiddenMode": "SHOWALL" if self.every_run else "FIRST_20_RUNS",
+            "runsHiddenMode": "SHOW_ALL" if self.every_run else "FIRST_20_RUNS",
             "groupBy": None,
         }
         if self.charts:
