@@ -86,7 +86,7 @@ class Filler:
         if self._uri is None:
             return
         if self._process is None:
-            self._start()
+            self._start(self._uri)
         # A full pipe means that the process knows already; a broken one, that `finish` will tell.
         with contextlib.suppress(OSError):
             if self._orders is not None:
@@ -99,7 +99,7 @@ class Filler:
                 "the run folder is not on local disk and no --tracking-uri is given", 0, 0
             )
         if self._process is None:
-            self._start()
+            self._start(self._uri)
         if self._orders is not None:
             self._orders.close()
         found: SyncSummary | str = f"it takes longer than {seconds:g} s"
@@ -123,8 +123,8 @@ class Filler:
                 end.close()
         self._orders = self._answers = None
 
-    def _start(self) -> None:
-        one_pass = partial(_pass, self._plan, self._runs, self._uri, self._counts)
+    def _start(self, uri: str) -> None:
+        one_pass = partial(_pass, self._plan, self._runs, uri, self._counts)
         orders, self._orders = self._context.Pipe(duplex=False)
         self._answers, answers = self._context.Pipe(duplex=False)
         os.set_blocking(self._orders.fileno(), False)
