@@ -134,7 +134,8 @@ class Encoder(nn.Module):
         ids, mask = (torch.from_numpy(part).to(self.device) for part in tokens.padded(self._pad_id))
         compiled = self._compiled.get(id(tower)) if self.training else None
         with CpuKernels() if self.training and compiled is None else nullcontext():
-            output = (compiled or tower)(input_ids=ids, attention_mask=mask)
+            call = tower if compiled is None else compiled
+            output = call(input_ids=ids, attention_mask=mask)
         hidden = widen(output.last_hidden_state)
         if self.settings.pooling == "cls":
             vectors = hidden[:, 0]
