@@ -28,8 +28,8 @@ quickstart: install ## run a small real study, offline, in minutes, and say wher
 test: install ## run the suite
 	$(BIN)/python -m pytest
 
-test-cluster: install ## sweeps on a cluster of several nodes on this machine, one of which is lost; minutes
-	$(BIN)/python -m pytest -m cluster tests/cluster
+test-cluster: install ## what starts several clusters, nodes or servers, and loses some of them; many minutes
+	$(BIN)/python -m pytest -m cluster tests
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

@@ -158,6 +158,7 @@ def test_a_killed_driver_is_resumed_without_repeating_what_was_finished(
     assert not (runs / ".tune").exists()
 
 
+@pytest.mark.cluster
 def test_two_drivers_on_one_run_folder_run_each_trial_once(
     study: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def kept(ledger: Ledger) -> list[str]:
     return [trial for trial in trials if ledger.store.exists(f"trials/{trial}/resume")]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(times: int, tmp_path: Path, tiny_collection: str, tiny_backbone: str) -> None:
     text = STUDY.format(collection=tiny_collection, backbone=tiny_backbone)
