@@ -193,7 +193,7 @@ def test_killed_in_a_watched_training(
         dataclasses.replace(a_task(flat, cache, tmp_path / name, refs), watch=watch)
         for name in ("a", "b")
     ]
-    train_trial(tasks[0], Quiet())
+    assert run_apart(1, tasks[0], tmp_path / "whole") == 0
     assert run_apart(1, tasks[1], tmp_path / "keep", kill_at=5) != 0
     assert run_apart(1, tasks[1], tmp_path / "keep") == 0
     assert_same_bits(tmp_path / "a", tmp_path / "b")
