@@ -200,3 +200,16 @@ def test_what_has_no_value_is_left_out() -> None:
     assert ratios(measure(spec("sum_marg_lh"), seen) | measure_known(seen)) == {}
     empty = Scored(*(torch.zeros(0, 3),) * 2, *(torch.zeros(0, 3, dtype=torch.bool),) * 2, {})
     assert ratios(measure(spec("lse_pair"), empty)) == {}
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_the_only_positive_has_the_whole_pull(name: str) -> None:
+    """Told of a loss that reads one; a query of a loss that reads several says nothing then."""
+    logits, positive = row(0.3, 0.9, -0.2), mask(1, 0, 0)
+    found = ratios(measure(spec(name), scored(spec(name), logits, positive)))
+    shares = {
+        key: found[key] for key in ("grad/pull_rank_1", "grad/pull_rank_last") if key in found
+    }
+    one = LOSSES[name].reads != "all"
+    assert shares == ({"grad/pull_rank_1": 1.0, "grad/pull_rank_last": 1.0} if one else {})
+    assert found.get("grad/prediction_gap") == (0.0 if one else None)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.model.losses import INF
+from trainables.model.losses import INF, LOSSES
 from trainables.spec import LossSpec, Scalar
 
 _STRENGTHS = ("strongest", "second", "third", "fourth")
@@ -41,7 +41,8 @@ METRICS: dict[str, str] = {
     "grad/known_per_query": "known positives per query that are, or would be, negatives",
 }
 """What each metric says. Queries count by their gradient: one that is solved says nothing. Those of
-ranks, `prediction_gap` and `effective_positives` are over the queries with several positives."""
+ranks, `prediction_gap` and `effective_positives` are over the queries with several positives, or,
+for a loss that reads one, over all with a positive."""
 
 Measures = dict[str, Tensor]
 """Metric name to tensor [2]: a numerator and a denominator, both sums over queries."""
@@ -135,9 +136,11 @@ def predicted_shares(loss: LossSpec, logits: Tensor, positive: Tensor) -> Tensor
 
 
 def _by_rank(loss: LossSpec, scored: Scored) -> Measures:
-    """Pull by score rank, practice and theory, over the queries with several positives."""
+    """Pull by score rank, practice and theory, over the queries with several positives, or over
+    all where the loss reads one."""
     logits, positive, pull = scored.logits, scored.positive, scored.pull
-    weight = pull.sum(-1).masked_fill(positive.sum(-1) < 2, 0.0)
+    least = 2 if LOSSES[loss.name].reads == "all" else 1
+    weight = pull.sum(-1).masked_fill(positive.sum(-1) < least, 0.0)
     practice, theory = pull_shares(pull), predicted_shares(loss, logits, positive)
     held = logits.masked_fill(~positive, -INF)
     order = torch.argsort(held, stable=True, dim=-1, descending=True)

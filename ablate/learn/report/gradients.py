@@ -26,6 +26,7 @@ from ablate.learn.report.document import (
 from ablate.learn.report.figures import Figure, Row, Rows, row_plot
 from ablate.learn.report.panels import Mark, Panels, Share, share_panels
 from ablate.learn.results import CellResult, Results
+from trainables.model.losses import LOSSES
 from trainables.spec import Scalar
 
 TOLERANCE = 0.01
@@ -61,7 +62,7 @@ class Group:
 
     @property
     def gap(self) -> float | None:
-        """The largest gap to theory of any trial; None for a loss that reads one positive."""
+        """The largest gap to theory of any trial; None where no query had several positives."""
         ends = self.ends(GAP)
         return None if ends is None else ends[1]
 
@@ -107,7 +108,8 @@ def by_rank(several: Sequence[Group]) -> Figure:
         ]
     caption = (
         "Share of a query's pull that each of its positives gets, by the rank of its score among "
-        "the query's positives; queries with several positives, last quarter of training. Bars: "
+        "the query's positives that the loss reads; last quarter of training; of a loss that reads "
+        "several, queries with several. Bars: "
         "practice, from the gradients; whiskers: lowest and highest trial. Diamonds: theory, from "
         "the scores alone."
     )
@@ -143,7 +145,7 @@ def _introduction(found: Sequence[Group]) -> str:
         "weakest most; `joint_lh` to 1/m − P(s) of its m positives, and pushes down one whose "
         "softmax P(s) is above 1/m."
     )
-    alone = [group.loss for group in found if group.gap is None]
+    alone = [group.loss for group in found if LOSSES[group.loss.split()[0]].reads != "all"]
     if alone:
         names = listing([f"`{loss}`" for loss in dict.fromkeys(alone)])
         verb = "reads" if len(set(alone)) == 1 else "read"
@@ -171,13 +173,14 @@ def _check(several: Sequence[Group]) -> str:
     )
 
 
-def _sharpening(several: Sequence[Group]) -> str | None:
+def _sharpening(drawn: Sequence[Group]) -> str | None:
     """What the temperature did to the favoured positive of each loss."""
     parts = []
-    for loss in dict.fromkeys(group.loss for group in several):
-        own = [group for group in several if group.loss == loss]
+    for loss in dict.fromkeys(group.loss for group in drawn):
+        own = [group for group in drawn if group.loss == loss]
         low, high = own[0], own[-1]
-        if low.temperature == high.temperature:
+        alone = LOSSES[loss.split()[0]].reads != "all"
+        if low.temperature == high.temperature or alone:
             continue
         rank = max(RANKS, key=lambda name: low.mean(f"grad/pull_{name}") or 0.0)
         shares = [group.mean(f"grad/pull_{rank}") or 0.0 for group in (low, high)]
