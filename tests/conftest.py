@@ -8,39 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny import WORDS, write_backbone
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-
-WORDS = (  # noqa: SIM905
-    "array matrix vector sort sum mean filter index shape axis value data frame column row join "
-    "merge group plot curve fit root solve linear signal wave noise random sample test score rank "
-    "query passage search text token model train loss batch step graph tree node edge path short"
-).split()
 
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a BERT with 2 layers of width 32, random weights, and its tokenizer."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
     folder = tmp_path_factory.mktemp("backbone")
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters]
-    vocabulary += [f"##{letter}" for letter in letters] + list("0123456789.,:;-_()")
-    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-    )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    write_backbone(folder)
     return str(folder)
 
 

@@ -6,6 +6,8 @@ import json
 import string
 from pathlib import Path
 
+from tests.tiny import write_backbone
+
 STUDY = """
 question: Does it end the same, whatever is killed?
 fixed:
@@ -27,7 +29,8 @@ resources: {{workers: {workers}, max_concurrent_trials: 2}}
 def make(folder: Path) -> None:
     """Write the collection and the backbone below `folder`."""
     _collection(folder / "tiny")
-    _backbone(folder / "backbone")
+    (folder / "backbone").mkdir()
+    write_backbone(folder / "backbone")
 
 
 def write_study(folder: Path, name: str, steps: int, seeds: int, workers: int) -> Path:
@@ -51,24 +54,3 @@ def _collection(folder: Path) -> None:
     for split, members in (("train", range(20)), ("test", range(20, 30))):
         lines = "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\tp{2 * i}\t1\n" for i in members)
         (folder / "qrels" / f"{split}.tsv").write_text(lines, encoding="utf-8")
-
-
-def _backbone(folder: Path) -> None:
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder.mkdir()
-    letters = list(string.ascii_lowercase)
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters)]
-    (folder / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokens),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
