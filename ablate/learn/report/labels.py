@@ -46,7 +46,7 @@ def label_cost(results: Results) -> Section:
         return Section("labels", title, (), f"the study does not compare `{FRACTION}`")
     curves = label_curves(results)
     if not curves:
-        why = "no cell with all human labels has another one beside it that differs in them alone"
+        why = "no cell with all human labels has two beside it that differ in their share alone"
         return Section("labels", title, (), why)
     margin = results.study.select.equal_within if results.study.select else None
     grid = results.grid
