@@ -108,9 +108,9 @@ def by_rank(several: Sequence[Group]) -> Figure:
         ]
     caption = (
         "Share of a query's pull that each of its positives gets, by the rank of its score among "
-        "the query's positives that the loss reads; last quarter of training; of a loss that reads "
-        "several, queries with several. Bars: "
-        "practice, from the gradients; whiskers: lowest and highest trial. Diamonds: theory, from "
+        "those that the loss reads (last: the weakest, whatever its rank); last quarter of "
+        "training. Of a loss that reads several, queries with several. Bars: practice, from the "
+        "gradients; whiskers: lowest and highest trial. Diamonds: theory, from "
         "the scores alone."
     )
     label = f"Shares of the pull by score rank for {listing(list(rows))}, beside theory."
