@@ -6,8 +6,7 @@ a pool is made while a lock of the cache is held, where the others wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +88,7 @@ def dense_pool(
 
     `progress(done, total)` counts passages. Raises FloatingPointError when vectors are not finite.
     """
-    with _inference(encoder):
+    with encoder.inference():
         queries = _encode(encoder, collection, query_rows)
         passages = encode_passages(encoder, collection, cache)
         return vector_pool(collection, query_rows, depth, pairs, queries, passages, progress)
@@ -139,14 +138,3 @@ def _own(collection: Collection, query_rows: Ints) -> Ints:
 def accelerator() -> torch.device:
     """The device that models of this room work on: a GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def _inference(encoder: Encoder) -> Iterator[None]:
-    was_training = encoder.training
-    encoder.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        encoder.train(was_training)
