@@ -81,6 +81,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "trainables.spec",
         "trainables.data.cache",
         "trainables.data.collections",
+        "trainables.evaluation.means",
         "trainables.evaluation.metrics",
         "trainables.model.losses",
         "ablate.plan",

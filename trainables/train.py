@@ -68,7 +68,8 @@ class TrialTask:
     """Local folder that rank 0 fills: history.jsonl, checkpoint/, evaluations/, outcome.json."""
     trained: str | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
-    """Label of a reference -> folder of its earlier scores on the same data: not searched again."""
+    """Label of a reference -> folder with a run of its queries on the same data: not searched
+    again."""
     watch: Mapping[str, Any] | None = None
     """Fields of Watch: what is scored while the trial trains. It changes no weight."""
     checkpoint_steps: int = 200
@@ -314,8 +315,8 @@ def _evaluate(
         marks |= ref.marks(open_collection(ref.collection, cache).fingerprint)
         if rank == 0:
             kept = None if ref in found else from_folder(Path(task.kept[ref.label]), ref, cache)
-            folder, scores = Path(task.output) / "evaluations", kept or found[ref]
-            metrics |= write_side_by_side(scores, ref, cache, folder, again=kept is not None)
+            folder = Path(task.output) / "evaluations"
+            metrics |= write_side_by_side(kept or found[ref], ref, cache, folder)
     return marks
 
 

@@ -154,7 +154,10 @@ def train(
     set_: Sets = None,
     workers: Annotated[int, typer.Option(min=1, help="Workers of the trial.")] = 1,
 ) -> int:
-    """Train one trial: the study's fixed values, and --set for all the rest."""
+    """Train one trial: the study's fixed values, and --set for all the rest.
+
+    One worker uses OMP_NUM_THREADS CPU threads; if that is not set, every core that it may use.
+    """
     from ablate.cli import show
     from ablate.plan.study import load_study, one_trial
     from ablate.run.capacity import ClusterCannot

@@ -204,7 +204,7 @@ def collect(plan: Plan, ledger: Ledger, seed: int = 0) -> Results:
     for trial in trials:
         if trial.counted:
             counted[trial.cell].append(trial)
-    scores = Scores(ledger, folder, counted)
+    scores = Scores(ledger, folder, counted, _own(plan))
     found = _find(plan, folder, scores, seed)
     return Results(
         study=plan.study,
@@ -244,7 +244,7 @@ class _Findings:
 
 
 def _find(plan: Plan, folder: StudyFolder, scores: Scores, seed: int) -> _Findings:
-    refs = [*(ref.label for ref in (*plan.test_refs, *plan.dev_refs)), *_judged(plan)]
+    refs = [*_own(plan), *_judged(plan), *scores.means]
     summaries = _summaries(scores, refs, seed)
     baselines = _baselines(folder, scores, refs)
     primary = primary_key(plan, list(summaries))
@@ -265,8 +265,13 @@ def _find(plan: Plan, folder: StudyFolder, scores: Scores, seed: int) -> _Findin
     )
 
 
+def _own(plan: Plan) -> list[str]:
+    """Labels of the splits by their own judgements, which rank the cells."""
+    return [ref.label for ref in (*plan.test_refs, *plan.dev_refs)]
+
+
 def _judged(plan: Plan) -> Iterator[str]:
-    """Labels of what further sources judge; after the splits' own, so they rank no cell."""
+    """Labels of what further sources judge."""
     for ref in (*plan.test_refs, *plan.dev_refs):
         yield from list(ref.marks(""))[1:]
 
@@ -340,7 +345,8 @@ def _baselines(
     found: dict[str, dict[str, Summary]] = {}
     for name, by_ref in folder.baselines().items():
         for ref in refs:
-            arrays = scores.baseline(name, ref) if ref in by_ref else {}
+            parts = [part for parts in scores.means.get(ref, ((ref,),)) for part in parts]
+            arrays = scores.baseline(name, ref) if by_ref.keys() >= {*parts} else {}
             for metric, array in arrays.items():
                 if np.isfinite(array).all():
                     found.setdefault(name, {})[f"{ref}/{metric}"] = cell_summary(array, ALPHA)

@@ -25,7 +25,8 @@ from ablate.run.capacity import Capacity, Slots, slots, worker_need
 from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
 from ablate.run.lease import Leases
-from ablate.run.ledger import Ledger, Record
+from ablate.run.ledger import BASELINES, Ledger, Record
+from ablate.run.older import marks_of_today
 from ablate.run.revision import revision
 from ablate.run.trial import Job, Resources, is_done, is_settled
 from trainables.data.collections import Ref, anywhere, parse_ref
@@ -37,9 +38,6 @@ VERSIONS_OF = (
 
 WATCHED: tuple[str, ...] = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
 """Metrics of a split that is watched in training, beside the one that selects."""
-
-BASELINES = "baselines.json"
-"""What each baseline was scored on: name -> reference -> fingerprint."""
 
 
 class StudyWatcher(sweep.Watcher, Protocol):
@@ -194,7 +192,8 @@ class StudyRun:
         self.folder.write(BASELINES, {**scored, **dict.fromkeys(missing, wanted)})
 
     def _lacks(self, baseline: str, wanted: Mapping[str, str]) -> bool:
-        return (self.folder.read(BASELINES) or {}).get(baseline) != dict(wanted)
+        scored = (self.folder.read(BASELINES) or {}).get(baseline, {})
+        return marks_of_today(scored) != dict(wanted)
 
     def _open_test(self) -> None:
         labels = [ref.label for ref in self.plan.test_refs]

@@ -17,11 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ablate.run import older
+from ablate.run.older import slug
 from ablate.run.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+__all__ = ["BASELINES", "Ledger", "Record", "State", "StudyFolder", "slug"]
+
+BASELINES = "baselines.json"
+"""What each baseline of a study was scored on: name -> reference -> fingerprint."""
 
 State = Literal["planned", "running", "finished", "failed", "stopped"]
 
@@ -56,12 +63,7 @@ class Record:
         """The record written by `to_json`."""
         content = json.loads(text)
         content["log_tail"] = tuple(content["log_tail"])
-        return cls(**content)
-
-
-def slug(ref_label: str) -> str:
-    """The folder name of a reference: `nq/test` -> `nq__test`."""
-    return ref_label.replace("/", "__")
+        return cls(**older.record_of_today(content))
 
 
 class Ledger:
@@ -100,8 +102,7 @@ class Ledger:
         self, trial_id: str, ref_label: str
     ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
         """Query ids and, per metric, float64[Q]; FileNotFoundError when not evaluated."""
-        folder = f"trials/{trial_id}/evaluations/{slug(ref_label)}"
-        return _scores(self.store, f"{folder}/per_query.parquet")
+        return _scores(self.store, f"trials/{trial_id}/evaluations", ref_label)
 
     def publish(self, trial_id: str, output: Path) -> None:
         """Move what a trial wrote (`history.jsonl`, `checkpoint`, `evaluations/*`) into place.
@@ -177,24 +178,29 @@ class StudyFolder:
     def baselines(self) -> dict[str, dict[str, dict[str, float]]]:
         """Baseline name -> reference -> metric key -> value."""
         found: dict[str, dict[str, dict[str, float]]] = {}
+        scored = self.read(BASELINES) or {}
         for name in self.store.children(f"{self.path}/baselines"):
+            names = older.renamed(scored.get(name, {}))
             for folder in self.store.children(f"{self.path}/baselines/{name}"):
                 metrics = self.read(f"baselines/{name}/{folder}/metrics.json")
                 if metrics is not None:
-                    found.setdefault(name, {})[folder.replace("__", "/")] = metrics
+                    label = folder.replace("__", "/")
+                    found.setdefault(name, {})[names.get(label, label)] = metrics
         return found
 
     def baseline_scores(
         self, name: str, ref_label: str
     ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
         """A baseline's scores per query, as `Ledger.per_query` gives them."""
-        path = f"{self.path}/baselines/{name}/{slug(ref_label)}/per_query.parquet"
-        return _scores(self.store, path)
+        return _scores(self.store, f"{self.path}/baselines/{name}", ref_label)
 
 
-def _scores(store: Store, path: str) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+def _scores(
+    store: Store, home: str, label: str
+) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
     import pyarrow.parquet as pq
 
+    path = f"{home}/{older.slug_of(store, home, label)}/per_query.parquet"
     table = pq.read_table(store.path(path), filesystem=store.files)
     columns = {name: table[name].to_numpy() for name in table.column_names[1:]}
     return table["query_id"].to_pylist(), columns

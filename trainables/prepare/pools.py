@@ -50,15 +50,17 @@ def lexical_pool(
     query_rows: Ints,
     depth: int,
     pairs: Pairs,
+    cache: Cache,
     progress: Progress | None = None,
 ) -> Pool:
     """The pool of BM25 for the sorted `query_rows`, which hold the queries of all `pairs`.
 
-    Only passages that share a word with the query are found; the score of other pairs is 0.
+    Only passages that share a word with the query are found; the score of other pairs is 0. The
+    index is the one that the baseline searches, made once and memory-mapped.
 
     `progress(done, total)` counts queries.
     """
-    index = Bm25(collection.passages)
+    index = Bm25(collection.passages, cache)
     own = _own(collection, query_rows).tolist()
     asked = np.argsort(pairs.query_rows, kind="stable")
     starts = np.searchsorted(pairs.query_rows[asked], query_rows, side="left")
