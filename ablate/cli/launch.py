@@ -243,7 +243,7 @@ def _fitted(
     order: Order, planned: Plan, file: ClusterFile | None, nodes: Sequence[str] | None
 ) -> Order:
     """The order with the nodes that may come for it; raises ClusterCannot when no trial fits."""
-    from ablate.cli.planning import known
+    from ablate.cli.planning import earlier_of, finished_of, finished_records
     from ablate.cli.show import err
     from ablate.run.capacity import parse_nodes, worker_need, written_nodes
     from ablate.run.cluster.cost import foreseen, planned_resources
@@ -255,8 +255,10 @@ def _fitted(
     if capacity is None:
         return order
     prices = file.usd_per_hour if file else {}
-    finished, earlier = known(planned, Ledger(order.here))
-    guess, cost = foreseen(planned, capacity, prices, earlier, finished)
+    ledger = Ledger(order.here)
+    records = finished_records(ledger)
+    finished = finished_of(planned, ledger, records)
+    guess, cost = foreseen(planned, capacity, prices, earlier_of(records), finished)
     err.print(str(guess), markup=False)
     if file is not None and cost is not None:
         err.print(str(cost), markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from ablate.plan.confounds import Confound
     from ablate.plan.estimate import Estimate
     from ablate.plan.planner import Plan
+    from ablate.plan.power import Detectable
+    from ablate.plan.timing import Earlier
     from ablate.run.cluster.cost import Cost
     from ablate.run.cluster.file import ClusterFile
-    from ablate.run.ledger import Ledger
+    from ablate.run.ledger import Ledger, Record
 
 ClusterPath = Annotated[
     Path | None,
@@ -67,6 +70,8 @@ class Outlook:
     finished: int
     estimate: Estimate
     cost: Cost | None
+    smallest: list[Detectable]
+    """The smallest difference that it can show, by test split."""
     notes: list[Confound]
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +80,7 @@ class Outlook:
             "finished": self.finished,
             "estimate": self.estimate.to_json(),
             "cost": None if self.cost is None else self.cost.to_json(),
+            "smallest_effects": [each.to_json() for each in self.smallest],
             "warnings": [{"code": note.code, "text": note.text} for note in self.notes],
         }
 
@@ -84,29 +90,44 @@ def outlook(planned: Plan, ledger: Ledger, file: ClusterFile | None = None) -> O
 
     Raises ClusterCannot when no trial fits there.
     """
+    from ablate.learn.spread import measured
+    from ablate.plan.cost import collection_size
     from ablate.plan.estimate import estimate, warnings
+    from ablate.plan.power import detectable
     from ablate.run.cluster.cost import foreseen
 
-    finished, earlier = known(planned, ledger)
+    records = finished_records(ledger)
+    finished, earlier = finished_of(planned, ledger, records), earlier_of(records)
     if file is None or file.capacity is None:
         guess, cost = estimate(planned, earlier, finished), None
     else:
         guess, cost = foreseen(planned, file.capacity, file.usd_per_hour, earlier, finished)
-    return Outlook(finished, guess, cost, [*warnings(planned), *_data_warnings(planned, ledger)])
+    priors = measured(planned, ledger, records)
+    smallest = list(detectable(planned, collection_size, priors))
+    notes = [*warnings(planned, priors=priors), *_data_warnings(planned, ledger)]
+    return Outlook(finished, guess, cost, smallest, notes)
 
 
-def known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, Any]]]:
-    """How many trials are finished, and specs of earlier trials with the seconds they took."""
-    records = [record for record in ledger.records() if record.state == "finished"]
-    earlier = [(record.spec, record.seconds) for record in records]
+def finished_records(ledger: Ledger) -> list[Record]:
+    """The records of all finished trials of a run folder, whichever study they are of."""
+    return [record for record in ledger.records() if record.state == "finished"]
+
+
+def earlier_of(records: Sequence[Record]) -> Earlier:
+    """Specs of finished trials with the seconds that they took."""
+    return [(record.spec, record.seconds) for record in records]
+
+
+def finished_of(planned: Plan, ledger: Ledger, records: Sequence[Record]) -> int:
+    """How many of the records are trials of the plan, as far as its choices are made."""
     if not records:
-        return 0, []
+        return 0
     ids = {trial.trial_id for trial in planned.trials()}
     cells = {cell.name for cell in planned.cells}
     choices = ledger.study(planned.study.name).choices()
     chosen = {cell: draw for cell, draw in choices.items() if cell in cells}
     ids |= {trial.trial_id for trial in planned.repeat(chosen)}
-    return sum(record.trial_id in ids for record in records), earlier
+    return sum(record.trial_id in ids for record in records)
 
 
 def _data_warnings(planned: Plan, ledger: Ledger) -> list[Confound]:

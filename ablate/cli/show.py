@@ -54,6 +54,8 @@ def cluster_cannot(error: Exception) -> None:
 
 def plan(planned: Plan, outlook: Outlook) -> None:
     """The cells, the number of trials, what is already there, the cost, and the confounds."""
+    from ablate.plan.confounds import basis_of
+
     study = planned.study
     out.print(f"[bold]{study.name}[/bold]: {study.question}", markup=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -75,6 +77,10 @@ def plan(planned: Plan, outlook: Outlook) -> None:
     out.print(str(outlook.estimate), markup=False)
     if outlook.cost is not None:
         out.print(str(outlook.cost), markup=False)
+    said = "\n".join(note.text for note in outlook.notes)
+    if any(str(each) not in said for each in outlook.smallest):
+        basis = basis_of(planned, outlook.smallest)
+        out.print(f"Smallest difference that it can show: {basis}.", markup=False)
     for note in outlook.notes:
         out.print("[yellow]Note[/yellow]", end=" ")
         out.print(note.text, markup=False)
