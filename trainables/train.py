@@ -116,6 +116,9 @@ def train_trial(task: TrialTask, reporter: Reporter) -> Outcome:
             training = Training(spec, cache, reporter, task.watch)
         with _timed(seconds, "train"):
             metrics = training.run(task.checkpoint_steps, output)
+        if task.watch is not None:
+            seconds["watch"] = training.watching
+            seconds["train"] -= training.watching
         encoder = training.encoder
         if reporter.rank == 0:
             encoder.save(output / "checkpoint")
@@ -162,6 +165,8 @@ class Training:
         self.watcher = None
         if watch is not None:
             self.watcher = Watcher(Watch(**watch), cache, spec.optim.precision)
+        self.watching = 0.0
+        """Seconds that scoring the watched split took."""
         self.step = 0
         self.history: list[dict[str, float]] = []
         self.pending: list[dict[str, float]] = []
@@ -237,7 +242,10 @@ class Training:
         before = int(self.history[-1]["step"]) if self.history else 0
         if self.watcher is None or not self.watcher.due(before, self.step, total):
             return {}
-        return self.watcher.metrics(self.encoder)
+        started = time.monotonic()
+        metrics = self.watcher.metrics(self.encoder)
+        self.watching += time.monotonic() - started
+        return metrics
 
     def _save(self, folder: Path) -> None:
         if self.reporter.rank == 0:

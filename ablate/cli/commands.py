@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from ablate.cli import (
     data,
     evaluate,
     launch,
+    planning,
     tracking,
     upkeep,
 )
@@ -25,7 +25,6 @@ from ablate.cli.options import (
     Address,
     Claims,
     Growth,
-    Json,
     Only,
     Runs,
     Sets,
@@ -37,7 +36,6 @@ from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from ablate.learn.claims import Claim
-    from ablate.plan.confounds import Confound
     from ablate.plan.planner import Plan
     from ablate.run.execution import Execution
     from ablate.run.ledger import Ledger
@@ -80,29 +78,7 @@ def validate(study: Study, set_: Sets = None) -> None:
     )
 
 
-@app.command(epilog=example("ablate plan temperature --set optim.steps=200"))
-def plan(
-    study: Study, set_: Sets = None, only: Only = None, runs: Runs = "runs", json_: Json = False
-) -> None:
-    """Show cells, trials, what is already done, the time it takes, and what would confound it."""
-    from ablate.cli import show
-    from ablate.plan.estimate import estimate, warnings
-    from ablate.run.ledger import Ledger
-
-    planned = plan_of(study, set_, only)
-    ledger = Ledger(runs)
-    finished, seconds = _known(planned, ledger)
-    guess = estimate(planned, seconds, finished)
-    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
-    if json_:
-        content = planned.to_json() | {
-            "finished": finished,
-            "estimate": guess.to_json(),
-            "warnings": [{"code": note.code, "text": note.text} for note in notes],
-        }
-        typer.echo(json.dumps(content, indent=1))
-        return
-    show.plan(planned, finished, guess, notes)
+planning.register(app)
 
 
 @app.command(epilog=example("ablate run quickstart --runs runs"))
@@ -117,11 +93,10 @@ def run(
 ) -> int:
     """Run a study, or what is left of it, and report what it found."""
     from ablate.cli.live import LiveView
-    from ablate.cli.show import err, out
+    from ablate.cli.show import cluster_cannot, out
     from ablate.cli.show import plan as show_plan
     from ablate.learn.claims import find_claims
     from ablate.learn.tracking.filler import Filler
-    from ablate.plan.estimate import estimate, warnings
     from ablate.run.capacity import ClusterCannot, parse_nodes
     from ablate.run.execution import StudyRun
     from ablate.run.ledger import Ledger
@@ -130,16 +105,14 @@ def run(
     planned = plan_of(study, set_, only)
     claims = find_claims(study)
     ledger = Ledger(runs)
-    finished, seconds = _known(planned, ledger)
-    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
-    show_plan(planned, finished, estimate(planned, seconds, finished), notes)
+    show_plan(planned, planning.outlook(planned, ledger))
     select = planned.study.select
     with Filler(planned, runs, tracking_uri) as filler:
         view = LiveView(out, select.key if select else None, on_record=filler.changed)
         try:
             done = StudyRun(planned, runs, view, address, growth).run()
         except ClusterCannot as error:
-            err.print(f"[red]The cluster cannot run this study:[/red] {error}")
+            cluster_cannot(error)
             return CLUSTER_CANNOT
         _say_what_is_left(done, planned.study.name, runs)
         _conclude(planned, ledger, done.confirmed, claims)
@@ -249,17 +222,6 @@ def plan_of(study: str, sets: Sequence[str] | None, only: Sequence[str] | None) 
     return make_plan(narrow(loaded, _pairs(only)) if only else loaded)
 
 
-def _known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, float]]]:
-    """How many trials are finished, and what earlier trials of the run folder took."""
-    ids = {trial.trial_id for trial in planned.repeat({cell.name: 0 for cell in planned.cells})}
-    finished, seconds = 0, []
-    for record in ledger.records():
-        if record.state == "finished":
-            finished += record.trial_id in ids
-            seconds.append((record.spec, sum(record.seconds.values())))
-    return finished, seconds
-
-
 def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
     from ablate.cli.show import out
 
@@ -268,16 +230,6 @@ def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
         out.print(f"{left}; once more: ablate retry {name} --failed --runs {runs}")
     elif not done.trained and not done.failed:
         out.print(f"Nothing to train: all {done.already} trials are already finished.")
-
-
-def _data_warnings(planned: Plan, ledger: Ledger) -> list[Confound]:
-    """What the data share or lack, looked for where the run folder and the user keep them."""
-    from ablate.plan.overlaps import data_warnings
-    from trainables.data.cache import Cache
-
-    local = ledger.store.local
-    own = [] if local is None else [Cache(local / "cache")]
-    return data_warnings(planned, [*own, Cache.default()])
 
 
 def require_records(planned: Plan, ledger: Ledger, runs: str) -> None:

@@ -99,7 +99,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values: cells, draws, trials, references and fingerprints."""
-        study = self.study
+        study, watch = self.study, self.study.watch
         return {
             "study": study.name,
             "question": study.question,
@@ -115,6 +115,7 @@ class Plan:
             "select": study.select.key if study.select else None,
             "dev": [str(ref) for ref in self.dev_refs],
             "test": [str(ref) for ref in self.test_refs],
+            "watch": watch and {**asdict(watch), "ref": str(watch.ref)},
             "resources": asdict(study.resources),
             "fingerprints": dict(self.fingerprints),
             "trial_count": self.trial_count,

@@ -90,7 +90,7 @@ class StudyRun:
             gpus=wanted.gpus_per_worker,
         )
         self.done = Execution()
-        self.leases = Leases(self.ledger.store)
+        self.leases = Leases(self.ledger.store, watcher.note)
         self._cluster = ExitStack()
         self._slots: Slots | None = None
         self._recorder: nodes.Recorder | None = None
@@ -113,12 +113,12 @@ class StudyRun:
                 self._jobs("choosing on dev", self.plan.choose(), self.plan.dev_refs)
                 self.done.choices = choose(self.plan, self.ledger)
             self.folder.write("choices.json", dict(self.done.choices))
-            with self._alone("openings"):
+            with self._alone("openings", "opening the test splits"):
                 self._open_test()
             self._jobs("training", self.plan.repeat(self.done.choices), self._refs)
-            with self._alone("baselines"):
+            with self._alone("baselines", "scoring the baselines"):
                 self._baselines()
-            with self._alone("confirmation"):
+            with self._alone("confirmation", "confirming the winner"):
                 self._confirm()
         # Workers of a driver that was killed a moment ago may have left something since.
         self.ledger.store.sweep_scratch()
@@ -154,7 +154,11 @@ class StudyRun:
         for job in jobs:
             shared = [(k, v) for k, v in job.spec.items() if k.startswith(("data.", "encoder."))]
             distinct.setdefault(tuple(shared), job)
-        with self.watcher.working("Preparing the data"):
+        # One driver per collection, of whatever study: others would wait for locks, unheard.
+        contents = self.plan.fingerprints.values() if self.ledger.store.local else ()
+        names = [f"data {fingerprint}" for fingerprint in contents]
+        alone = self.leases.holding(*names, doing="preparing the data")
+        with alone, self.watcher.working("Preparing the data"):
             cache = self.resources.cache
             calls = [(baselines.prepare, j.spec, j.refs, cache) for j in distinct.values()]
             summaries = self._remote(calls)
@@ -275,9 +279,9 @@ class StudyRun:
             found |= ref.marks(self.plan.fingerprints[ref.collection])
         return found
 
-    def _alone(self, what: str) -> AbstractContextManager[None]:
+    def _alone(self, what: str, doing: str) -> AbstractContextManager[None]:
         """The block that follows is done by one driver of this study at a time."""
-        return self.leases.holding(f"{self.plan.study.name} {what}")
+        return self.leases.holding(f"{self.plan.study.name} {what}", doing=doing)
 
     def _record(self, started: float) -> None:
         if not (self.done.trained or self.done.failed or not self.folder.executions()):

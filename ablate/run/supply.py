@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from ablate.run.lease import WAIT_SECONDS, Leases
+from ablate.run.lease import WAIT_SECONDS, Leases, Wait
 from ablate.run.ledger import Ledger, Record
 from ablate.run.trial import Job, is_settled
 
@@ -34,6 +34,7 @@ class Supply:
         self._out: dict[str, Job] = {}
         self._starts: Counter[str] = Counter()
         self._looked = 0.0
+        self._wait = Wait(leases.say)
 
     @property
     def empty(self) -> bool:
@@ -47,6 +48,14 @@ class Supply:
 
     def next(self) -> Job | None:
         """A job to run; None when there is none, or none at the moment."""
+        job = self._take()
+        if job is not None or not self._elsewhere:
+            self._wait.over()
+        elif not self._out:
+            self._wait.on(self._what_others_do())
+        return job
+
+    def _take(self) -> Job | None:
         self._look()
         while self._waiting:
             job = self._waiting.popleft()
@@ -83,6 +92,12 @@ class Supply:
         job = self._out[trial_id]
         self.end(trial_id)
         self._elsewhere.append(job)
+
+    def _what_others_do(self) -> str:
+        """Which driver has the jobs that are left."""
+        count = len(self._elsewhere)
+        left = "a trial" if count == 1 else f"{count} trials"
+        return f"{self.leases.holders(job.trial_id for job in self._elsewhere)}, which has {left}"
 
     def _look(self) -> None:
         if not self._elsewhere or time.monotonic() - self._looked < WAIT_SECONDS:

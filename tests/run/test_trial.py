@@ -133,4 +133,6 @@ def test_a_trial_that_is_watched_tells_every_score(
     key = "tiny/dev:30-passages/ndcg_at_10"
     assert [row["step"] for row in heard if key in row] == [1, 2, 3, 4]
     history = Ledger(resources.runs).history(job.trial_id)
+    assert set(record.seconds) == {"prepare", "train", "watch", "evaluate"}
+    assert record.seconds["watch"] > 0 and record.seconds["train"] > 0
     assert record.metrics[key] == history[-1][key] >= record.metrics["tiny/dev/ndcg_at_10"]

@@ -49,6 +49,11 @@ class Order:
         path = Path(self.source)
         return path if path.suffix in (".yaml", ".yml") else None
 
+    @property
+    def here(self) -> Path:
+        """The run folder as far as it is on this machine: itself, or what was fetched of it."""
+        return self.into if "://" in self.runs else Path(self.runs)
+
     def entrypoint(self) -> Argv:
         """The job's command, in a folder with ablate and the study's file."""
         study = self.file.name if self.file else self.source
