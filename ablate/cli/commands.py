@@ -89,8 +89,9 @@ def plan(
     from ablate.plan.estimate import estimate, warnings
     from ablate.run.ledger import Ledger
 
-    planned = plan_of(study, set_, only)
     ledger = Ledger(runs)
+    planned = plan_of(study, set_, only)
+    planned = planned.resumed(ledger.study(planned.study.name).search)
     finished, seconds = _known(planned, ledger)
     guess = estimate(planned, seconds, finished)
     notes = [*warnings(planned), *_data_warnings(planned, ledger)]
@@ -130,6 +131,7 @@ def run(
     planned = plan_of(study, set_, only)
     claims = find_claims(study)
     ledger = Ledger(runs)
+    planned = planned.resumed(ledger.study(planned.study.name).search)
     finished, seconds = _known(planned, ledger)
     notes = [*warnings(planned), *_data_warnings(planned, ledger)]
     show_plan(planned, finished, estimate(planned, seconds, finished), notes)
@@ -248,13 +250,16 @@ def plan_of(study: str, sets: Sequence[str] | None, only: Sequence[str] | None) 
 
 def _known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, float]]]:
     """How many trials are finished, and what earlier trials of the run folder took."""
-    ids = {trial.trial_id for trial in planned.repeat({cell.name: 0 for cell in planned.cells})}
-    finished, seconds = 0, []
-    for record in ledger.records():
-        if record.state == "finished":
-            finished += record.trial_id in ids
-            seconds.append((record.spec, sum(record.seconds.values())))
-    return finished, seconds
+    seconds = {
+        record.trial_id: (record.spec, sum(record.seconds.values()))
+        for record in ledger.records()
+        if record.state == "finished"
+    }
+    if not seconds:
+        return 0, []
+    chosen = planned.possible(ledger.study(planned.study.name).choices())
+    ids = {trial.trial_id for trial in (*planned.trials(), *planned.repeat(chosen))}
+    return len(ids & seconds.keys()), list(seconds.values())
 
 
 def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
