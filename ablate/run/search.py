@@ -9,8 +9,8 @@ A draw follows from the study, from its place in the cell, and from how those dr
 waits for (`Search`). So it does not matter which trial ends first, which driver chooses, or whether
 one died in between: the same study comes to the same draws. What they still depend on: how many
 trials fit at once when a cell's search begins, which settles how many of its draws run together
-and is kept with them; trials lost with their process or node, from which nothing is learnt; and the
-version of Optuna.
+and is kept with them (so that towards the end of a sweep some slots stand idle); trials lost with
+their process or node, from which nothing is learnt; and the version of Optuna.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from ablate.cli.live import LiveView
 from ablate.plan.planner import Plan, PlannedTrial, make_plan
 from ablate.plan.space import Choice, Integer, LogUniform, Random, Uniform
 from ablate.plan.study import read_study
@@ -282,7 +285,7 @@ def test_it_comes_nearer_than_random_draws(tiny_collection: str, tmp_path: Path)
 
 
 def test_what_failed_by_its_own_fault_is_avoided() -> None:
-    """Told of it, few suggestions fall where trials fail; without a score to go by, it is chance."""
+    """Told of it, few suggestions fall where trials fail; with no score to go by, it is chance."""
     spaces: dict[str, Random] = {"optim.lr": LogUniform(1e-6, 1e-2)}
     good = [Told({"optim.lr": lr}, 0.5) for lr in (2e-6, 5e-6, 1.5e-5, 5e-5)]
     failed = [Told({"optim.lr": lr}, None) for lr in (2e-4, 6e-4, 2e-3, 6e-3)]
@@ -353,3 +356,17 @@ def test_a_suggestion_lies_in_its_space_and_follows_from_what_was_told(
 def test_a_key_that_did_not_act_is_left_out_of_what_is_told() -> None:
     told = [Told({"optim.lr": 1e-5}, 0.5), Told({"optim.lr": 2e-5, "optim.warmup": 0.1}, 0.6)]
     assert suggest(SPACES, told, 0).keys() == SPACES.keys()
+
+
+def test_the_live_view_counts_what_is_to_come(plan: Plan) -> None:
+    out = io.StringIO()
+    view = LiveView(Console(file=out, width=120), KEY)
+    first, second, *_ = plan.choose()
+    jobs = [Job(first.trial_id, first.cell, 0, {}, {}, {}, ())]
+    with view.phase("choosing on dev", jobs, 1, to_come=2):
+        view.started(first.trial_id)
+        view.ended(scored(first))
+        jobs.append(Job(second.trial_id, second.cell, 0, {}, {}, {}, ()))
+        view.started(second.trial_id)
+        view.ended(scored(second))
+    assert [line.partition("]")[0] for line in out.getvalue().splitlines()] == ["[1/3", "[2/3"]

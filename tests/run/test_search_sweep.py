@@ -14,6 +14,7 @@ from ablate.learn.report.threats import threats
 from ablate.learn.results import collect
 from ablate.plan.planner import make_plan
 from ablate.plan.study import load_study
+from ablate.run.cluster.fetch import fetch
 from ablate.run.ledger import Ledger
 from ablate.run.upkeep import known_plan, statuses
 
@@ -91,6 +92,12 @@ def test_a_search_through_ray_is_complete_and_is_not_done_again(
     assert len(before) == 2
     assert finish(study, runs) == [["done", "0", "0", "10"]]
     assert {path: path.read_bytes() for path in (runs / "studies").rglob("searches/*")} == before
+
+    # Also before the plan is written again, at the end of the choice.
+    part = folder.read("plan.json")
+    folder.write("plan.json", {**part, "trials": part["trials"][:2]})
+    assert fetch("searched", ledger, Ledger(tmp_path / "fetched")) >= 6
+    folder.write("plan.json", part)
 
     states = [each.state for each in statuses(known_plan(ledger, "searched"), ledger)]
     assert states == ["finished"] * 8
