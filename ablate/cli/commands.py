@@ -105,6 +105,7 @@ def run(
     planned = plan_of(study, set_, only)
     claims = find_claims(study)
     ledger = Ledger(runs)
+    planned = planned.resumed(ledger.study(planned.study.name).search)
     show_plan(planned, planning.outlook(planned, ledger))
     select = planned.study.select
     with Filler(planned, runs, tracking_uri) as filler:

@@ -50,9 +50,11 @@ def plan(
     from ablate.run.ledger import Ledger
 
     file = None if cluster is None else _file(cluster)
+    ledger = Ledger(runs)
     planned = plan_of(study, set_, only)
+    planned = planned.resumed(ledger.study(planned.study.name).search)
     try:
-        seen = outlook(planned, Ledger(runs), file)
+        seen = outlook(planned, ledger, file)
     except ClusterCannot as error:
         show.cluster_cannot(error)
         return CLUSTER_CANNOT
@@ -122,11 +124,8 @@ def finished_of(planned: Plan, ledger: Ledger, records: Sequence[Record]) -> int
     """How many of the records are trials of the plan, as far as its choices are made."""
     if not records:
         return 0
-    ids = {trial.trial_id for trial in planned.trials()}
-    cells = {cell.name for cell in planned.cells}
-    choices = ledger.study(planned.study.name).choices()
-    chosen = {cell: draw for cell, draw in choices.items() if cell in cells}
-    ids |= {trial.trial_id for trial in planned.repeat(chosen)}
+    chosen = planned.possible(ledger.study(planned.study.name).choices())
+    ids = {trial.trial_id for trial in (*planned.trials(), *planned.repeat(chosen))}
     return sum(record.trial_id in ids for record in records)
 
 

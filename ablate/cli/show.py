@@ -71,8 +71,12 @@ def plan(planned: Plan, outlook: Outlook) -> None:
     cells, seeds = len(planned.cells), len(planned.seeds)
     count = f"{cells} cells x {seeds} seeds"
     if not planned.frozen_by_design:
-        count = f"{cells} cells x {len(planned.draws)} draws, the best of each x {seeds} seeds"
-    out.print(f"{count}: {planned.trial_count:,} trials, {outlook.finished:,} of them finished")
+        shared = f" (the first {planned.shared_draws} shared)" if planned.study.adaptive else ""
+        draws = f"{len(planned.draws)} draws{shared}"
+        count = f"{cells} cells x {draws}, the best of each x {seeds} seeds"
+    to_come = f"{planned.to_come:,} of them chosen while running, " if planned.to_come else ""
+    done = f"{outlook.finished:,} of them finished"
+    out.print(f"{count}: {planned.trial_count:,} trials, {to_come}{done}")
     out.print(f"Evaluated: {_evaluated(study)}", markup=False)
     out.print(str(outlook.estimate), markup=False)
     if outlook.cost is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 
 from ablate.plan.draft import Draft
 from ablate.plan.draws import Draw, count_draws, make_draws
@@ -146,10 +146,18 @@ def _representatives(
 ) -> Iterator[tuple[Cell, Draw]]:
     """Cells with draws that differ in a listed value: numbers drawn from a range obey one rule."""
     listed = [key for key, space in study.tune.items() if isinstance(space, (Fixed, Grid, Choice))]
-    distinct = {tuple(draw.values[key] for key in listed): draw for draw in reversed(draws)}
+    tried = _combined(study, draws[0]) if study.adaptive else reversed(draws)
+    distinct = {tuple(draw.values[key] for key in listed): draw for draw in tried}
     pairs = ((cell, draw) for cell in cells for draw in distinct.values())
     step = 1 + len(cells) * len(distinct) // MOST_CHECKED
     return islice(pairs, 0, None, step)
+
+
+def _combined(study: Study, draw: Draw) -> Iterator[Draw]:
+    """`draw` with every combination of the choices, any of which a search may come to."""
+    choices = {key: space.values for key, space in study.tune.items() if isinstance(space, Choice)}
+    for point in islice(product(*choices.values()), MOST_CHECKED):
+        yield Draw(draw.index, {**draw.values, **dict(zip(choices, point, strict=True))})
 
 
 def _problems(draft: Draft, values: Mapping[str, Scalar]) -> list[Problem]:

@@ -25,9 +25,10 @@ from ablate.run.capacity import Capacity, Slots, slots, worker_need
 from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
 from ablate.run.lease import Leases
-from ablate.run.ledger import BASELINES, Ledger, Record
+from ablate.run.ledger import BASELINES, Ledger, Record, cache_root
 from ablate.run.older import marks_of_today
 from ablate.run.revision import revision
+from ablate.run.search import Searches
 from ablate.run.trial import Job, Resources, is_done, is_settled
 from trainables.data.collections import Ref, anywhere, parse_ref
 
@@ -49,8 +50,10 @@ class StudyWatcher(sweep.Watcher, Protocol):
     def working(self, text: str) -> AbstractContextManager[None]:
         """The block that follows takes a while."""
 
-    def phase(self, name: str, jobs: Sequence[Job], slots: int) -> AbstractContextManager[None]:
-        """The block that follows runs these trials."""
+    def phase(
+        self, name: str, jobs: Sequence[Job], slots: int, to_come: int
+    ) -> AbstractContextManager[None]:
+        """The block that follows runs these trials, and `to_come` more that `jobs` will hold."""
 
 
 @dataclass
@@ -104,13 +107,14 @@ class StudyRun:
         self.ledger.store.require()
         self.ledger.store.sweep_scratch()
         started = time.time()
+        self.plan = self.plan.resumed(self.folder.search)
         self.folder.write("plan.json", self.plan.to_json())
         self.folder.write("study.yaml", write_study(self.plan.study))
         with self.leases, self._cluster:
             if self.plan.frozen_by_design:
                 self.done.choices = {cell.name: 0 for cell in self.plan.cells}
             else:
-                self._jobs("choosing on dev", self.plan.choose(), self.plan.dev_refs)
+                self._choose()
                 self.done.choices = choose(self.plan, self.ledger)
             self.folder.write("choices.json", dict(self.done.choices))
             with self._alone("openings", "opening the test splits"):
@@ -125,7 +129,27 @@ class StudyRun:
         self._record(started)
         return self.done
 
-    def _jobs(self, name: str, trials: Iterator[PlannedTrial], refs: Sequence[Ref]) -> None:
+    def _choose(self) -> None:
+        refs = self.plan.dev_refs
+        searches = Searches(
+            self.plan,
+            self.ledger,
+            self.leases,
+            job=lambda trial: self._job(trial, refs),
+            slots=lambda: self._start().count,
+        )
+        self._jobs("choosing on dev", self.plan.choose(), refs, searches)
+        if self.plan.study.adaptive:
+            self.plan = searches.plan
+            self.folder.write("plan.json", self.plan.to_json())
+
+    def _jobs(
+        self,
+        name: str,
+        trials: Iterator[PlannedTrial],
+        refs: Sequence[Ref],
+        searches: Searches | None = None,
+    ) -> None:
         wanted, pending = self._wanted(refs), []
         for trial in trials:
             record = self.ledger.record(trial.trial_id)
@@ -135,16 +159,21 @@ class StudyRun:
                 self.done.already += 1
             else:
                 self.done.left_failed.add(trial.trial_id)
-        if not pending:
+        to_come = searches.to_come if searches else 0
+        if not pending and not to_come:
             return
         slots = self._start()
         if self._recorder is not None:
-            self._recorder.expect(len(pending))
-        jobs = [self._job(trial, refs) for trial in pending]
-        self._prepare(jobs)
-        with self.watcher.phase(name, jobs, slots.count):
+            self._recorder.expect(len(pending) + to_come)
+        jobs = searches.jobs if searches else []
+        jobs += [self._job(trial, refs) for trial in pending]
+        if jobs:
+            self._prepare(jobs)
+        with self.watcher.phase(name, jobs, slots.count, to_come):
             watcher = self._recorder or self.watcher
-            records = sweep.run_jobs(jobs, self.resources, slots.count, watcher, self.leases)
+            records = sweep.run_jobs(
+                jobs, self.resources, slots.count, watcher, self.leases, searches
+            )
         self.done.trained += sum(record.state == "finished" for record in records)
         self.done.failed += sum(record.state != "finished" for record in records)
 
@@ -348,16 +377,6 @@ def best_cell(plan: Plan, ledger: Ledger, choices: Mapping[str, int]) -> str | N
             values.setdefault(trial.cell, []).append(record.metrics[select.key])
     means = {cell: sum(found) / len(found) for cell, found in values.items()}
     return max(means, key=lambda cell: means[cell]) if means else None
-
-
-def cache_root(ledger: Ledger) -> str:
-    """Where shared content is cached: in the run folder, or on each node when that is remote."""
-    return str(ledger.store.local / "cache") if ledger.store.local else default_cache()
-
-
-def default_cache() -> str:
-    """The cache of what runs without a run folder on local disk."""
-    return os.environ.get("ABLATE_CACHE", str(Path.home() / ".cache" / "ablate"))
 
 
 def _anywhere(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ trials/<trial_id>/history.jsonl          one row per logged step
 trials/<trial_id>/evaluations/<slug>/    metrics.json, per_query.parquet, run.trec
 trials/<trial_id>/checkpoint/            the trained encoder
 trials/<trial_id>/resume/                the state of an unfinished training
-studies/<name>/                          plan, choices, openings, executions, report
+studies/<name>/                          plan, searches, choices, openings, executions, report
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,6 +162,26 @@ class StudyFolder:
         """Cell name -> index of the draw that was chosen on dev; empty before the choice."""
         return self.read("choices.json") or {}
 
+    def search(self, search_id: str) -> Any:
+        """What an adaptive search of one cell has chosen, as JSON; None when it has not begun.
+
+        A damaged file counts as none: the search comes to the same draws by the trials' records.
+        """
+        try:
+            return self.read(f"searches/{search_id}.json")
+        except ValueError:
+            return None
+
+    def write_search(self, search_id: str, content: Mapping[str, Any]) -> None:
+        """Keep what an adaptive search has chosen, in place of what it had before."""
+        self.write(f"searches/{search_id}.json", dict(content))
+
+    def searched(self) -> list[str]:
+        """The ids of all trials that adaptive searches have chosen, also under other settings."""
+        names = self.store.children(f"{self.path}/searches")
+        found = [self.search(name.removesuffix(".json")) for name in names]
+        return [row["trial_id"] for content in found if content for row in content["draws"]]
+
     def openings(self) -> list[dict[str, Any]]:
         """Every opening of a test split: when, which references, which trials."""
         names = self.store.children(f"{self.path}/openings")
@@ -193,6 +214,16 @@ class StudyFolder:
     ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
         """A baseline's scores per query, as `Ledger.per_query` gives them."""
         return _scores(self.store, f"{self.path}/baselines/{name}", ref_label)
+
+
+def cache_root(ledger: Ledger) -> str:
+    """Where shared content is cached: in the run folder, or on each node when that is remote."""
+    return str(ledger.store.local / "cache") if ledger.store.local else default_cache()
+
+
+def default_cache() -> str:
+    """The cache of what runs without a run folder on local disk."""
+    return os.environ.get("ABLATE_CACHE", str(Path.home() / ".cache" / "ablate"))
 
 
 def _scores(

@@ -10,7 +10,7 @@ from typing import Any
 
 from ablate.run import sweep
 from ablate.run.capacity import slots
-from ablate.run.execution import default_cache
+from ablate.run.ledger import default_cache
 from ablate.run.processes import threads
 from ablate.run.trial import Resources
 from trainables.evaluation.means import beir_means

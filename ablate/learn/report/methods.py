@@ -22,6 +22,10 @@ def design(results: Results) -> Table:
     study = results.study
     rows = [("compared", key, _values(study.listed(key))) for key in study.compared]
     rows += [("tuned", key, _space(space.to_yaml())) for key, space in study.tune.items()]
+    if study.adaptive:
+        draws = plural(study.budget.draws_per_cell or 0, "draw")
+        words = f"adaptive: {draws} per cell, of which the first {results.shared_draws} are shared"
+        rows.append(("searched", "budget.search", words))
     rows += [("repeated", "seed", _values(study.seeds))]
     rows += [("fixed", key, scalar(fixed)) for key, fixed in study.fixed.items()]
     if study.select is not None:
@@ -71,11 +75,17 @@ def _choosing(results: Results) -> str:
     tests = listing(list(results.test_refs) or ["no test split"])
     if not study.tune or study.select is None:
         return f"Nothing was tuned. Scores are on {tests}."
-    draws = len({trial.planned.draw for trial in results.trials})
+    draws = plural(len({trial.planned.draw for trial in results.trials}), "draw")
+    made = f"{draws}, the same for every configuration"
+    if study.adaptive:
+        made = (
+            f"{draws} for every configuration. The first {results.shared_draws} were the same for "
+            "all; each further one was chosen by the configuration's own scores on dev so far, by "
+            "a tree-structured Parzen estimator (Bergstra et al. 2011; Optuna)"
+        )
     return (
-        f"{listing([f'`{key}`' for key in study.tune])} were tuned: {plural(draws, 'draw')}, the "
-        f"same for every configuration, of which the best on {study.select.key} was kept. Kept "
-        f"settings were frozen before {tests} was scored."
+        f"{listing([f'`{key}`' for key in study.tune])} were tuned: {made}. The draw that was best "
+        f"on {study.select.key} was kept. Kept settings were frozen before {tests} was scored."
     )
 
 

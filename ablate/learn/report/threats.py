@@ -209,6 +209,18 @@ def _choice(results: Results) -> str | None:
     )
 
 
+def _adaptive(results: Results) -> str | None:
+    """Draws that follow the scores are no longer the same in every cell."""
+    if not results.study.adaptive:
+        return None
+    return (
+        f"**Adaptive draws.** Every cell had the same number of draws, but after the first "
+        f"{results.shared_draws} each went its own way, after its own scores on dev: cells are not "
+        "paired by draw, and the optimism of a choice is larger than resampling the queries shows. "
+        "Random draws (`budget.search: random`) are the same in every cell."
+    )
+
+
 def _data(results: Results) -> str | None:
     """What the splits share or lack, as the plan says it too."""
     said = dict.fromkeys(
@@ -253,6 +265,7 @@ _RULES: tuple[Callable[[Results], str | None], ...] = (
     _human_in_machine,
     _noise,
     _choice,
+    _adaptive,
     _reopened,
     _data,
     _several_metrics,
