@@ -26,6 +26,7 @@ from ablate.cli.options import (
     Claims,
     Growth,
     Only,
+    Prices,
     Runs,
     Sets,
     Study,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ablate.learn.claims import Claim
     from ablate.plan.planner import Plan
     from ablate.run.execution import Execution
-    from ablate.run.ledger import Ledger
+    from ablate.run.ledger import Ledger, StudyFolder
 
 app = typer.Typer(
     name="ablate",
@@ -89,6 +90,7 @@ def run(
     runs: Runs = "runs",
     address: Address = None,
     nodes: Growth = None,
+    price: Prices = None,
     tracking_uri: Tracking = None,
 ) -> int:
     """Run a study, or what is left of it, and report what it found."""
@@ -102,14 +104,14 @@ def run(
     from ablate.run.ledger import Ledger
 
     growth = parse_nodes(nodes) if nodes else None
-    planned = plan_of(study, set_, only)
+    planned, ledger = plan_of(study, set_, only), Ledger(runs)
     claims = find_claims(study)
-    ledger = Ledger(runs)
     planned = planned.resumed(ledger.study(planned.study.name).search)
     show_plan(planned, planning.outlook(planned, ledger))
-    select = planned.study.select
+    _keep_prices(ledger.study(planned.study.name), price or ())
+    key = planned.study.select.key if planned.study.select else None
     with Filler(planned, runs, tracking_uri) as filler:
-        view = LiveView(out, select.key if select else None, on_record=filler.changed)
+        view = LiveView(out, key, on_record=filler.changed)
         try:
             done = StudyRun(planned, runs, view, address, growth).run()
         except ClusterCannot as error:
@@ -119,6 +121,15 @@ def run(
         _conclude(planned, ledger, done.confirmed, claims)
         tracking.follow(filler, tracking.command("track", study, set_, runs, tracking_uri))
     return SOME_FAILED if done.failed or done.left_failed else DONE
+
+
+def _keep_prices(folder: StudyFolder, price: Sequence[str]) -> None:
+    """Leave the prices of the cluster's nodes where the report looks for them."""
+    from ablate.run.cluster.cost import PRICES, parse_prices
+
+    prices = parse_prices(price)
+    if prices:
+        folder.write(PRICES, prices)
 
 
 @app.command(epilog=example("ablate train quickstart --set loss.name=lse_pair --out out"))

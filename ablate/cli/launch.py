@@ -207,6 +207,7 @@ def _order(
     runs: str | None,
     into: Path,
 ) -> Order:
+    from ablate.run.cluster.cost import written_prices
     from ablate.run.cluster.launch import Order, new_job_id
 
     runs = runs or (file.runs if file else None)
@@ -226,7 +227,8 @@ def _order(
     if problems or runs is None:
         raise InvalidInput(problems)
     name = planned.study.name
-    return Order(name, source, *arguments, runs, into, new_job_id(name))
+    prices = written_prices(file.usd_per_hour) if file else ()
+    return Order(name, source, *arguments, runs, into, new_job_id(name), prices=prices)
 
 
 def _parts(

@@ -149,6 +149,8 @@ class Results:
     """The winner trained once more by a worker group, beside the first time."""
     nodes: tuple[Mapping[str, Any], ...]
     """Nodes and trials over time, where the study ran on a cluster that grows."""
+    prices: Mapping[str, float]
+    """US dollars an hour by type of node, where they are known."""
     scores: Scores = field(repr=False, compare=False)
 
     @property
@@ -229,6 +231,7 @@ def collect(plan: Plan, ledger: Ledger, seed: int = 0) -> Results:
         data=tuple(folder.read("data.json") or ()),
         confirmed=folder.read("confirm.json"),
         nodes=tuple(folder.rows("nodes.jsonl")),
+        prices=folder.read("prices.json") or {},
         scores=scores,
     )
 

@@ -232,7 +232,9 @@ def _scores(
     import pyarrow.parquet as pq
 
     path = f"{home}/{older.slug_of(store, home, label)}/per_query.parquet"
-    table = pq.read_table(store.path(path), filesystem=store.files)
+    # One file is read several times faster so than by `read_table`, which looks for a data set.
+    with store.files.open_input_file(store.path(path)) as file:
+        table = pq.ParquetFile(file).read(use_threads=False)
     columns = {name: table[name].to_numpy() for name in table.column_names[1:]}
     return table["query_id"].to_pylist(), columns
 

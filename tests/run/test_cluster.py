@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -517,6 +518,21 @@ def test_hours_of_nodes_become_money() -> None:
     assert hours == pytest.approx({"head": 61 / 60, "gpu-spot": 2.0})
     assert cost.spent(hours, {"head": 0.2, "gpu-spot": 0.5}).endswith(": 1.20 USD")
     assert "USD" not in cost.spent(hours, {"head": 0.2})
+
+
+def test_prices_reach_the_study_with_its_command() -> None:
+    prices = {"head": 0.2, "gpu-spot": 1.25}
+    words = an_order(prices=cost.written_prices(prices)).entrypoint()
+    given = [after for word, after in itertools.pairwise(words) if word == "--price"]
+    assert cost.parse_prices(given) == prices
+    with pytest.raises(InvalidInput) as caught:
+        cost.parse_prices(["gpu", "cpu=-1", "=2", "head=inf", "spot=0.1"])
+    assert [problem.value for problem in caught.value.problems] == [
+        "gpu",
+        "cpu=-1",
+        "=2",
+        "head=inf",
+    ]
 
 
 def test_the_expected_cost_counts_nodes_by_what_fits_on_them(

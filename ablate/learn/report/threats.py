@@ -64,6 +64,19 @@ def _resolution(results: Results) -> str | None:
     )
 
 
+def _margin(results: Results) -> str | None:
+    select = results.study.select
+    margin = None if select is None else select.equal_within
+    halves = [(pair.high - pair.low) / 2 for pair in results.comparisons]
+    if margin is None or not halves or margin > median(halves):
+        return None
+    return (
+        f"**A margin finer than the study.** Cells are equal within ± {margin:g}, but a typical "
+        f"difference is known to ± {number(median(halves))} only: equality can hardly be shown "
+        "here, even where it is true. More seeds or queries are needed, not a wider margin."
+    )
+
+
 def _one_rate(results: Results) -> str | None:
     if len(results.settings("loss.name")) < 2 or len(results.settings("optim.lr")) > 1:
         return None
@@ -256,6 +269,7 @@ _RULES: tuple[Callable[[Results], str | None], ...] = (
     _seeds,
     _queries,
     _resolution,
+    _margin,
     _failures,
     _one_rate,
     _one_temperature,

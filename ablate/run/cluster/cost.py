@@ -12,6 +12,10 @@ from ablate.plan.probes import Probe
 from ablate.plan.timing import Earlier
 from ablate.run.capacity import Capacity, slots, worker_need
 from ablate.run.trial import Resources
+from trainables.errors import InvalidInput, Problem
+
+PRICES = "prices.json"
+"""File of a study's folder: US dollars an hour by type of node, for the report."""
 
 HEAD = "head"
 """The node type that drives and trains nothing."""
@@ -81,3 +85,24 @@ def spent(hours: Mapping[str, float], prices: Mapping[str, float]) -> str:
     known = {name: amount * prices[name] for name, amount in hours.items() if name in prices}
     money = f": {sum(known.values()):.2f} USD" if len(known) == len(hours) and known else ""
     return f"Nodes: {', '.join(parts) or 'none'}{money}"
+
+
+def parse_prices(texts: Sequence[str]) -> dict[str, float]:
+    """Prices written by `written_prices`; raises InvalidInput with every mistake."""
+    found, problems = {}, []
+    for text in texts:
+        name, _, amount = text.partition("=")
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            found[name] = -1.0
+        if not name or not 0 <= found[name] < float("inf"):
+            problems.append(Problem("--price", "must be TYPE=USD an hour, as in gpu=1.2", text))
+    if problems:
+        raise InvalidInput(problems)
+    return found
+
+
+def written_prices(prices: Mapping[str, float]) -> tuple[str, ...]:
+    """Prices as text for the option --price: `gpu=1.2`."""
+    return tuple(f"{name}={price:g}" for name, price in prices.items())
