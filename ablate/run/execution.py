@@ -17,7 +17,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablate.plan.parts import Study
 from ablate.plan.planner import Plan, PlannedTrial
 from ablate.plan.written import write_study
 from ablate.run import baselines, confirm, sweep
@@ -27,16 +26,15 @@ from ablate.run.cluster.check import check_nodes
 from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.revision import revision
+from ablate.run.stops import Judge, Stopping, judge
+from ablate.run.tasks import anywhere_spec, looks_place, moved, watched
 from ablate.run.trial import Job, Resources, is_done, is_settled
-from trainables.data.collections import Ref, anywhere, parse_ref
+from trainables.data.collections import Ref
 
 VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
 )  # fmt: skip
 
-
-WATCHED: tuple[str, ...] = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
-"""Metrics of a split that is watched in training, beside the one that selects."""
 
 BASELINES = "baselines.json"
 """What each baseline was scored on: name -> reference -> fingerprint."""
@@ -64,6 +62,9 @@ class Execution:
     already: int = 0
     left_failed: set[str] = field(default_factory=set)
     """Trials that failed before and would fail again: only `ablate retry` runs them once more."""
+    stopped: int = 0
+    left_stopped: set[str] = field(default_factory=set)
+    """Trials that were stopped early before: only `ablate retry` takes them to their end."""
     choices: Mapping[str, int] = field(default_factory=dict)
     confirmed: Mapping[str, Any] | None = None
 
@@ -112,12 +113,14 @@ class StudyRun:
             if self.plan.frozen_by_design:
                 self.done.choices = {cell.name: 0 for cell in self.plan.cells}
             else:
-                self._jobs("choosing on dev", self.plan.choose(), self.plan.dev_refs)
+                rule = judge(self.plan, self.ledger, None)
+                self._jobs("choosing on dev", self.plan.choose(), self.plan.dev_refs, rule)
                 self.done.choices = choose(self.plan, self.ledger)
             self.folder.write("choices.json", dict(self.done.choices))
             with self._alone("openings"):
                 self._open_test()
-            self._jobs("training", self.plan.repeat(self.done.choices), self._refs)
+            rule = judge(self.plan, self.ledger, self.done.choices)
+            self._jobs("training", self.plan.repeat(self.done.choices), self._refs, rule)
             with self._alone("baselines"):
                 self._baselines()
             with self._alone("confirmation"):
@@ -127,14 +130,22 @@ class StudyRun:
         self._record(started)
         return self.done
 
-    def _jobs(self, name: str, trials: Iterator[PlannedTrial], refs: Sequence[Ref]) -> None:
+    def _jobs(
+        self,
+        name: str,
+        trials: Iterator[PlannedTrial],
+        refs: Sequence[Ref],
+        rule: Judge | None,
+    ) -> None:
         wanted, pending = self._wanted(refs), []
         for trial in trials:
             record = self.ledger.record(trial.trial_id)
-            if not is_settled(record, wanted):
+            if not is_settled(record, wanted, rule is not None):
                 pending.append(trial)
             elif is_done(record, wanted):
                 self.done.already += 1
+            elif record is not None and record.state == "stopped":
+                self.done.left_stopped.add(trial.trial_id)
             else:
                 self.done.left_failed.add(trial.trial_id)
         if not pending:
@@ -145,10 +156,12 @@ class StudyRun:
         jobs = [self._job(trial, refs) for trial in pending]
         self._prepare(jobs)
         with self.watcher.phase(name, jobs, slots.count):
-            watcher = self._recorder or self.watcher
+            watcher: sweep.Watcher = self._recorder or self.watcher
+            watcher = watcher if rule is None else Stopping(watcher, rule)
             records = sweep.run_jobs(jobs, self.resources, slots.count, watcher, self.leases)
         self.done.trained += sum(record.state == "finished" for record in records)
-        self.done.failed += sum(record.state != "finished" for record in records)
+        self.done.failed += sum(record.state == "failed" for record in records)
+        self.done.stopped += sum(record.state == "stopped" for record in records)
 
     def _prepare(self, jobs: Sequence[Job]) -> None:
         """Build what the trials share, once per distinct data and text settings."""
@@ -210,7 +223,11 @@ class StudyRun:
         winner = best_cell(self.plan, self.ledger, self.done.choices)
         if wanted is None or winner is None:
             return
-        trial = next(t for t in self.plan.repeat(self.done.choices) if t.cell == winner)
+        trial = next(
+            trial
+            for trial in self.plan.repeat(self.done.choices)
+            if trial.cell == winner and is_done(self.ledger.record(trial.trial_id), {})
+        )
         before = self.folder.read("confirm.json")
         key = {"trial_id": trial.trial_id, "workers": wanted.workers}
         if before is None or {name: before[name] for name in key} != key:
@@ -261,12 +278,14 @@ class StudyRun:
             cell=trial.cell,
             seed=trial.seed,
             identity=trial.flat,
-            spec=_anywhere(trial.flat),
+            spec=anywhere_spec(trial.flat),
             fingerprints=trial.fingerprints,
-            refs=tuple(_moved(str(ref), ref.collection) for ref in refs),
+            refs=tuple(moved(str(ref), ref.collection) for ref in refs),
             wanted=self._wanted(refs),
             claim=self.leases.place(trial.trial_id),
             watch=watched(self.plan.study),
+            looks=looks_place(self.plan, self.ledger, trial.trial_id),
+            stops=self.plan.study.stop is not None,
         )
 
     def _wanted(self, refs: Sequence[Ref]) -> dict[str, str]:
@@ -281,7 +300,8 @@ class StudyRun:
         return self.leases.holding(f"{self.plan.study.name} {what}")
 
     def _record(self, started: float) -> None:
-        if not (self.done.trained or self.done.failed or not self.folder.executions()):
+        ended = self.done.trained + self.done.failed + self.done.stopped
+        if not ended and self.folder.executions():
             return
         content = {
             "started": started,
@@ -293,23 +313,10 @@ class StudyRun:
             "versions": {name: _version(name) for name in VERSIONS_OF},
             "trained": self.done.trained,
             "failed": self.done.failed,
+            "stopped": self.done.stopped,
             "already": self.done.already,
         }
         self.folder.write(f"executions/{int(started * 1000)}.json", content)
-
-
-def watched(study: Study) -> dict[str, Any] | None:
-    """What the study's trials score while they train, as a TrialTask takes it; None for nothing."""
-    if study.watch is None:
-        return None
-    ref = study.watch.ref
-    names = WATCHED if study.select is None else (study.select.metric, *WATCHED)
-    return {
-        "split": _moved(str(ref), ref.collection),
-        "every": study.watch.every,
-        "passages": study.watch.passages,
-        "metrics": list(dict.fromkeys(names)),
-    }
 
 
 def choose(plan: Plan, ledger: Ledger) -> dict[str, int]:
@@ -355,23 +362,6 @@ def cache_root(ledger: Ledger) -> str:
 def default_cache() -> str:
     """The cache of what runs without a run folder on local disk."""
     return os.environ.get("ABLATE_CACHE", str(Path.home() / ".cache" / "ablate"))
-
-
-def _anywhere(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec with absolute paths, so that it means the same in every working directory."""
-    train = str(flat["data.train"])
-    backbone = str(flat["encoder.backbone"])
-    place = Path(backbone).expanduser()
-    return {
-        **flat,
-        "data.train": _moved(train, parse_ref(train, "train").collection),
-        "encoder.backbone": str(place.absolute()) if place.exists() else backbone,
-    }
-
-
-def _moved(text: str, collection: str) -> str:
-    """`text`, which begins with `collection`, in a form for every working directory."""
-    return anywhere(collection) + text[len(collection) :]
 
 
 def _version(package: str) -> str | None:
