@@ -40,7 +40,7 @@ def looks_place(plan: Plan, ledger: Ledger, trial_id: str) -> str | None:
         return None
     content = f"{key} {plan.fingerprints[plan.study.watch.ref.collection]}"
     name = hashlib.sha256(content.encode()).hexdigest()[:12]
-    return f"{ledger.store.uri}/trials/{trial_id}/looks/{name}"
+    return ledger.store.uri_of(f"trials/{trial_id}/looks/{name}")
 
 
 def watched_key(plan: Plan) -> str | None:

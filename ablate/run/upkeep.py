@@ -109,7 +109,7 @@ def put_back(ledger: Ledger, records: Sequence[Record]) -> None:
         if record.state == "stopped":
             home = f"trials/{record.trial_id}/looks"
             for name in ledger.store.children(home):
-                Looks(f"{ledger.store.uri}/{home}/{name}").spare()
+                Looks(ledger.store.uri_of(f"{home}/{name}")).spare()
         ledger.write(
             replace(
                 record, state="planned", reason=None, own_fault=False, log_tail=(), finished=None
