@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainables.spec": ("trainables.errors", "trainables.model.losses"),
     "trainables.faults": ("trainables.errors",),
     "trainables.whole": (),
+    "trainables.looks": (),
     "trainables.data": (*BASE, "trainables.data"),
     "trainables.model.losses": (),
     "trainables.model": (*BASE, "trainables.model"),
@@ -44,6 +45,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "trainables.train": (
         "trainables.feed",
+        "trainables.looks",
         "trainables.whole",
         *BASE,
         "trainables.data",

@@ -24,6 +24,8 @@ from trainables.evaluation.evaluate import evaluate
 from trainables.evaluation.judging import from_folder, write_side_by_side
 from trainables.evaluation.watching import Watch, Watcher
 from trainables.feed import Feed
+from trainables.looks import STOPPED, Looks
+from trainables.model.collectives import from_first
 from trainables.model.encoder import Encoder
 from trainables.model.objective import Objective, StepResult, training_step
 from trainables.prepare.prepare import ensure_judges, prepare
@@ -72,6 +74,10 @@ class TrialTask:
     again."""
     watch: Mapping[str, Any] | None = None
     """Fields of Watch: what is scored while the trial trains. It changes no weight."""
+    looks: str | None = None
+    """Folder or URI in which what is watched is kept score by score."""
+    stops: bool = False
+    """Whether the trial asks there if it is to stop."""
     checkpoint_steps: int = 200
     """Steps between training checkpoints."""
 
@@ -87,6 +93,8 @@ class Outcome:
     metrics: dict[str, float]
     seconds: dict[str, float]
     evaluated: dict[str, str] = field(default_factory=dict)
+    stopped: str | None = None
+    """Why the training was stopped before its end; nothing was evaluated then."""
 
     def write(self, folder: Path) -> None:
         """Leave the outcome as `outcome.json`."""
@@ -113,12 +121,14 @@ def train_trial(task: TrialTask, reporter: Reporter) -> Outcome:
     if task.trained is None:
         with _timed(seconds, "prepare"):
             prepare(spec, cache)
-            training = Training(spec, cache, reporter, task.watch)
+            training = Training(spec, cache, reporter, task)
         with _timed(seconds, "train"):
             metrics = training.run(task.checkpoint_steps, output)
         if task.watch is not None:
             seconds["watch"] = training.watching
             seconds["train"] -= training.watching
+        if training.stopped is not None:
+            return _stopped(training, metrics, seconds, output)
         encoder = training.encoder
         if reporter.rank == 0:
             encoder.save(output / "checkpoint")
@@ -132,6 +142,18 @@ def train_trial(task: TrialTask, reporter: Reporter) -> Outcome:
         evaluated = _evaluate(encoder, task, cache, reporter.rank, metrics)
     outcome = Outcome(metrics, seconds, evaluated)
     if reporter.rank == 0:
+        outcome.write(output)
+    return outcome
+
+
+def _stopped(
+    training: Training, metrics: dict[str, float], seconds: dict[str, float], output: Path
+) -> Outcome:
+    """The outcome of a training that was stopped: how far it came, and its metrics there."""
+    metrics = {f"{STOPPED}{key}": value for key, value in metrics.items()}
+    metrics[f"{STOPPED}step"] = float(training.step)
+    outcome = Outcome(metrics, seconds, stopped=training.stopped)
+    if training.reporter.rank == 0:
         outcome.write(output)
     return outcome
 
@@ -153,7 +175,7 @@ class Training:
         spec: TrialSpec,
         cache: Cache,
         reporter: Reporter,
-        watch: Mapping[str, Any] | None = None,
+        task: TrialTask,
     ) -> None:
         self.spec, self.reporter = spec, reporter
         self.encoder = Encoder.load(spec.encoder, spec.seed).to(device())
@@ -163,18 +185,20 @@ class Training:
         self.feed = Feed(spec, cache, self.encoder.tokenizer_path)
         self.optimizer = _optimizer(self.encoder, spec.optim)
         self.watcher = None
-        if watch is not None:
-            self.watcher = Watcher(Watch(**watch), cache, spec.optim.precision)
+        if task.watch is not None:
+            self.watcher = Watcher(Watch(**task.watch), cache, spec.optim.precision)
         self.watching = 0.0
         """Seconds that scoring the watched split took."""
+        self.looks = None if task.looks is None else Looks(task.looks)
+        self.stops = task.stops
+        self.stopped: str | None = None
         self.step = 0
         self.history: list[dict[str, float]] = []
         self.pending: list[dict[str, float]] = []
 
     def run(self, checkpoint_steps: int, output: Path) -> dict[str, float]:
-        """Train to the last step; returns the means over the last quarter of the history.
-
-        Scores of the watched split are those after the last step.
+        """Train to the last step, or until `stopped` says why not; returns the means over the last
+        quarter of the history. Scores of the watched split are the last ones.
         """
         kept = self.reporter.restore()
         # A damaged one is worth nothing: the training starts anew, and ends with the same bits.
@@ -183,7 +207,7 @@ class Training:
         total = self.feed.batches.total_steps
         every = max(1, math.ceil(total / HISTORY_ROWS))
         self.encoder.train()
-        while self.step < total:
+        while self.step < total and self.stopped is None:
             self.pending.append(self._one_step())
             self.step += 1
             if self.step % every == 0 or self.step == total:
@@ -195,7 +219,7 @@ class Training:
             rows = "".join(json.dumps(row, sort_keys=True) + "\n" for row in self.history)
             (output / "history.jsonl").write_text(rows, encoding="utf-8")
         late = self.history[-math.ceil(len(self.history) / 4) :]
-        watched = {} if self.watcher is None else self.watcher.of(self.history[-1])
+        watched = self._last_watched()
         keys = {key for row in late for key in row} - {"step", "train/lr", *watched}
         means = {key: _mean([row[key] for row in late if key in row]) for key in sorted(keys)}
         return means | watched
@@ -236,6 +260,11 @@ class Training:
         self.pending = []
         report = self.reporter.dev if watched else self.reporter.progress
         report({"steps": total, **self.history[-1]})
+        # A worker group hears of it later than its look: its reports wait for nobody.
+        asks = self.stops and self.step < total and (watched or self.reporter.world_size > 1)
+        if self.looks is not None and asks:
+            told = self.looks.told(self.step) if self.reporter.rank == 0 else None
+            self.stopped = from_first(told)
 
     def _watched(self, total: int) -> dict[str, float]:
         """Scores of the watched split, where the row that ends here is due for them."""
@@ -243,9 +272,17 @@ class Training:
         if self.watcher is None or not self.watcher.due(before, self.step, total):
             return {}
         started = time.monotonic()
-        metrics = self.watcher.metrics(self.encoder)
+        scores = self.watcher.scores(self.encoder)
         self.watching += time.monotonic() - started
-        return metrics
+        if self.looks is not None and self.reporter.rank == 0:
+            self.looks.write(self.step, scores.per_query[self.watcher.metric])
+        return scores.metrics
+
+    def _last_watched(self) -> dict[str, float]:
+        if self.watcher is None:
+            return {}
+        rows = (self.watcher.of(row) for row in reversed(self.history))
+        return next((row for row in rows if row), {})
 
     def _save(self, folder: Path) -> None:
         if self.reporter.rank == 0:

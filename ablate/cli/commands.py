@@ -146,8 +146,8 @@ def train(
     from ablate.cli import show
     from ablate.plan.study import load_study, one_trial
     from ablate.run.capacity import ClusterCannot
-    from ablate.run.execution import watched
     from ablate.run.single import train_one
+    from ablate.run.tasks import watched
 
     loaded = load_study(study, _pairs(set_))
     flat = one_trial(loaded).to_flat()
@@ -237,10 +237,15 @@ def plan_of(study: str, sets: Sequence[str] | None, only: Sequence[str] | None) 
 def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
     from ablate.cli.show import out
 
+    stopped = done.stopped + len(done.left_stopped)
+    if stopped:
+        left = "1 trial was stopped" if stopped == 1 else f"{stopped} trials were stopped"
+        again = f"to their end: ablate retry {name} --stopped --runs {runs}"
+        out.print(f"{left} early and count in no mean; {again}", markup=False)
     if done.left_failed:
         left = f"{len(done.left_failed)} trials that failed by their own fault are left so"
         out.print(f"{left}; once more: ablate retry {name} --failed --runs {runs}")
-    elif not done.trained and not done.failed:
+    elif not done.trained and not done.failed and not stopped:
         out.print(f"Nothing to train: all {done.already} trials are already finished.")
 
 

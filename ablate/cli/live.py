@@ -121,11 +121,13 @@ class LiveView:
         return _duration(elapsed / done * (self._total - done))
 
     def _render(self) -> Group:
-        failed = sum(record.state != "finished" for record in self._ended)
+        failed = sum(record.state == "failed" for record in self._ended)
+        stopped = sum(record.state == "stopped" for record in self._ended)
         head = Text.assemble(
             (f"{self._phase}  ", "bold"),
             f"{len(self._ended)} of {self._total} done",
             (f", {failed} failed" if failed else "", "red"),
+            f", {stopped} stopped early" if stopped else "",
             f"  elapsed {_duration(time.monotonic() - self._began)}, {self._left()} left",
         )
         return Group(head, self._table(), self._best())

@@ -111,15 +111,17 @@ def ranking(results: Results) -> None:
         out.print("No cell has a result yet.")
         return
     reference, _ = split_key(results.primary)
+    stops = any(cell.stopped for cell in results.cells)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("", "cell", f"{metric_title(results.primary)} on {reference}", "95 % interval"):
         table.add_column(name, justify="left" if name in ("", "cell") else "right")
-    for name in ("sd over seeds", "seeds", "failed", "verdict"):
+    for name in ("sd over seeds", "seeds", "failed", *["stopped"] * stops, "verdict"):
         table.add_column(name, justify="left" if name == "verdict" else "right")
     for place, cell in enumerate(results.cells, start=1):
+        lost = [str(cell.failed), *[str(cell.stopped)] * stops]
         summary = cell.metrics.get(results.primary)
         if summary is None:
-            table.add_row(str(place), cell.name, "-", "", "", "0", str(cell.failed), cell.verdict)
+            table.add_row(str(place), cell.name, "-", "", "", "0", *lost, cell.verdict)
             continue
         table.add_row(
             str(place),
@@ -128,7 +130,7 @@ def ranking(results: Results) -> None:
             f"{summary.low:.4f} to {summary.high:.4f}",
             "-" if summary.sd is None else f"{summary.sd:.4f}",
             str(summary.seeds),
-            str(cell.failed),
+            *lost,
             cell.verdict,
         )
     for name, metrics in results.baselines.items():

@@ -84,25 +84,30 @@ def retry(
         list[str] | None, typer.Argument(metavar="TRIAL", help="Ids, or how they begin.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Every trial that failed.")] = False,
+    stopped: Annotated[
+        bool, typer.Option("--stopped", help="Every trial that was stopped early.")
+    ] = False,
     runs: Runs = "runs",
 ) -> None:
-    """Put failed trials back, so that the next `ablate run` runs them once more."""
+    """Put failed or stopped trials back: the next `ablate run` runs them, and to their end."""
     from ablate.cli.show import out
     from ablate.run.ledger import Ledger
     from ablate.run.upkeep import known_plan, put_back, statuses
 
-    if failed == bool(trials):
-        raise InvalidInput([Problem("retry", "takes either --failed or the ids of trials")])
+    states = {name for name, asked in (("failed", failed), ("stopped", stopped)) if asked}
+    if bool(states) == bool(trials):
+        rule = "takes --failed, --stopped or both, or the ids of trials"
+        raise InvalidInput([Problem("retry", rule)])
     ledger = Ledger(runs)
     plan = known_plan(ledger, study)
     found = statuses(plan, ledger)
-    if failed:
-        chosen = [each.record for each in found if each.record and each.state == "failed"]
+    if states:
+        chosen = [each.record for each in found if each.record and each.state in states]
     else:
         chosen = _named(ledger, plan, found, trials or ())
     put_back(ledger, chosen)
     if not chosen:
-        out.print("No trial has failed.")
+        out.print(f"No trial has {'failed' if failed else 'been stopped'}.")
         return
     count = "1 trial is" if len(chosen) == 1 else f"{len(chosen)} trials are"
     out.print(f"{count} planned again: ablate run {study} --runs {runs}", markup=False)

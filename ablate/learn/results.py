@@ -108,9 +108,14 @@ class CellResult:
         return sum(trial.state == "failed" for trial in self.trials)
 
     @property
+    def stopped(self) -> int:
+        """How many of the cell's trials were stopped early."""
+        return sum(trial.state == "stopped" for trial in self.trials)
+
+    @property
     def lost(self) -> int:
         """How many of the cell's trials ended without a result: failed, or stopped early."""
-        return sum(trial.state in {"failed", "stopped"} for trial in self.trials)
+        return self.failed + self.stopped
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def check_together(draft: Draft, study: Study) -> None:
     _check_sources(draft, study)
     _check_refs(draft, study)
     _check_watch(draft, study)
+    _check_stop(draft, study)
     try:
         draws = make_draws(study)
     except InvalidInput as error:
@@ -124,6 +125,33 @@ def _check_watch(draft: Draft, study: Study) -> None:
     if study.watch is not None and known.get(study.watch.ref.label) != study.watch.ref:
         rule = "is neither the split that selects nor one of evaluate, which are scored at the end"
         draft.wrong("watch.split", rule, str(study.watch.ref), draft.source)
+
+
+def _check_stop(draft: Draft, study: Study) -> None:
+    """Trials are stopped by the score that selects, on the split that is watched."""
+    stop, place = study.stop, draft.places.get("stop.among", draft.source)
+    if stop is None:
+        return
+    said = {problem.key.partition(".")[0] for problem in draft.problems}
+    if study.watch is None and "watch" not in said:
+        rule = "needs watch: the score in training by which a trial is stopped"
+        draft.wrong("stop", rule, None, place)
+    if study.select is None and "select" not in said:
+        draft.wrong("stop", "needs select.maximize: the metric that is compared", None, place)
+    if study.watch and study.select and study.watch.ref != study.select.ref:
+        rule = f"must be {study.select.ref}, the split that selects, for trials to be stopped by it"
+        draft.wrong("watch.split", rule, str(study.watch.ref), draft.source)
+    if study.adaptive:
+        rule = "cannot stop what an adaptive search chooses: it would learn from cut trials"
+        draft.wrong("stop", rule, None, place, "budget.search: random")
+    if stop.among == "draws" and not study.tune:
+        draft.wrong("stop.among", "compares draws, and nothing is tuned", stop.among, place)
+    if stop.among == "cells" and len(study.cells()) < 2:
+        draft.wrong("stop.among", "compares cells, and there is one", stop.among, place)
+    steps = [number for number in study.listed("optim.steps") if isinstance(number, int)]
+    if steps and stop.grace >= max(steps):
+        rule = f"must be below optim.steps ({max(steps)}), or no trial is ever stopped"
+        draft.wrong("stop.grace", rule, stop.grace, draft.places.get("stop.grace", draft.source))
 
 
 def _check_trials(draft: Draft, study: Study, draws: Sequence[Draw]) -> None:

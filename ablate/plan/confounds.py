@@ -182,6 +182,24 @@ def _selected_on_training(study: Study) -> Found:
             )
 
 
+def _stops_early(study: Study) -> Found:
+    stop = study.stop
+    if stop is None:
+        return
+    if stop.among == "cells":
+        yield (
+            "stops-cells",
+            f"The rule {stop.name} stops trials of cells that look worse in training. A cell's "
+            "mean is over the seeds that were not stopped, so it flatters the cell.",
+        )
+    if len(study.listed("optim.steps")) > 1 or len(study.listed("optim.epochs")) > 1:
+        yield (
+            "stops-at-unequal-lengths",
+            "Trials of different lengths are compared at equal steps before they are stopped: "
+            "there the shorter one has the lower learning rate, which helps its score.",
+        )
+
+
 _CHECKS: tuple[Callable[[Study], Found], ...] = (
     _one_seed,
     _shared_settings,
@@ -192,6 +210,7 @@ _CHECKS: tuple[Callable[[Study], Found], ...] = (
     _idle_mixing,
     _few_draws,
     _short_search,
+    _stops_early,
     _selected_on_training,
 )
 

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field, replace
 from ablate.plan.document import Document, Entry
 from ablate.plan.keys import check_value
 from ablate.plan.known import check_known
-from ablate.plan.parts import BLOCKS, Axis, Budget, Confirm, Exclusion, Resources, Select, Watch
+from ablate.plan.parts import (
+    BLOCKS,
+    Axis,
+    Budget,
+    Confirm,
+    Exclusion,
+    Resources,
+    Select,
+    Stop,
+    Watch,
+)
 from ablate.plan.space import Space
 from trainables.data.collections import Ref
 from trainables.errors import InvalidInput, Problem, nearest
@@ -50,6 +60,7 @@ class Draft:
     budget: Budget = field(default_factory=Budget)
     select: Select | None = None
     watch: Watch | None = None
+    stop: Stop | None = None
     exclude: tuple[Exclusion, ...] = ()
     resources: Resources = field(default_factory=Resources)
     confirm: Confirm | None = None

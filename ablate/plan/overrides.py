@@ -3,8 +3,8 @@
 A scalar makes a trial's key fixed, wherever it stood; a list replaces the list of its block, or
 makes the key compared; a mapping such as `{log_uniform: [1.0e-6, 1.0e-4]}` makes it tuned.
 `BLOCK.KEY` says the block outright (`tune.optim.lr=[...]`). Other keys are `budget.*`,
-`resources.*`, `confirm.workers`, `watch.*`, `select.maximize`, `evaluate`, `exclude` and
-`question`.
+`resources.*`, `confirm.workers`, `watch.*`, `stop.*`, `select.maximize`, `evaluate`, `exclude`
+and `question`.
 """
 
 from __future__ import annotations

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Literal, get_args
+from typing import Literal, Union, get_args
 
 from ablate.plan.keys import without_foreign
 from ablate.plan.space import Choice, Grid, Random, Space, is_random
+from ablate.plan.stops import Asha, Median, Sequential
 from trainables.data.collections import Ref
 from trainables.spec import Scalar
 
@@ -28,6 +29,7 @@ BLOCKS: tuple[str, ...] = (
     "select",
     "evaluate",
     "watch",
+    "stop",
     "exclude",
     "resources",
     "confirm",
@@ -40,6 +42,7 @@ SEARCHES: tuple[SearchKind, ...] = get_args(SearchKind)
 its own, from the scores of the cell's earlier draws."""
 
 Values = dict[str, Scalar]
+Stop = Union[Asha, Median, Sequential]
 Labels = dict[str, str]
 
 
@@ -168,6 +171,7 @@ class Study:
     budget: Budget = field(default_factory=Budget)
     select: Select | None = None
     watch: Watch | None = None
+    stop: Stop | None = None
     exclude: tuple[Exclusion, ...] = ()
     resources: Resources = field(default_factory=Resources)
     confirm: Confirm | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Annotated, Any, Union
+from dataclasses import MISSING, fields, replace
+from typing import Annotated, Any, Union, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -22,6 +22,7 @@ from ablate.plan.parts import (
     Watch,
 )
 from ablate.plan.space import Grid, is_random
+from ablate.plan.stops import RULES, Among
 from trainables.data.collections import Ref
 from trainables.errors import InvalidInput, Problem, nearest
 from trainables.evaluation.metrics import DEPTH, parse_metric
@@ -54,12 +55,21 @@ _WATCH: Mapping[str, TypeAdapter[Any]] = {
     "every": TypeAdapter(_COUNT, config=_STRICT),
     "passages": TypeAdapter(Union[_COUNT, None], config=_STRICT),
 }
+_STOP: Mapping[str, TypeAdapter[Any]] = {
+    "among": TypeAdapter(Among, config=_STRICT),
+    "grace": TypeAdapter(_COUNT, config=_STRICT),
+    "reduction": TypeAdapter(Annotated[int, Field(ge=2)], config=_STRICT),
+    "least": TypeAdapter(_COUNT, config=_STRICT),
+    "error": TypeAdapter(Annotated[float, Field(gt=0, lt=0.5)], config=_STRICT),
+    "seed_sd": TypeAdapter(Annotated[float, Field(ge=0, lt=1)], config=_STRICT),
+}
 SETTINGS: tuple[str, ...] = (
     *(f"budget.{name}" for name in _BUDGET),
     *(f"resources.{name}" for name in _RESOURCES),
     *(f"confirm.{name}" for name in _CONFIRM),
     *(f"watch.{name}" for name in _WATCH),
     "watch.split",
+    *(f"stop.{name}" for name in ("rule", *_STOP)),
     *(f"select.{name}" for name in _SELECT),
 )
 """Every dotted key of a block that holds no key of a trial."""
@@ -186,6 +196,32 @@ def read_watch(draft: Draft, entries: Entries) -> None:
         draft.watch = Watch(ref, **values)
 
 
+def read_stop(draft: Draft, entries: Entries) -> None:
+    """`rule: asha|median|sequential` with that rule's settings: trials that are stopped early."""
+    if not entries:
+        return
+    named = entries.get("rule")
+    rule = RULES.get(named.value) if named and isinstance(named.value, str) else None
+    if rule is None:
+        given = named.value if named else None
+        text = f"{'is unknown' if named else 'is missing'}; known: {', '.join(RULES)}"
+        place = named.place() if named else draft.source
+        draft.wrong("stop.rule", text, given, place, nearest(str(given), RULES) if named else None)
+        return
+    own = {each.name: each for each in fields(rule)}
+    rest = {key: entry for key, entry in entries.items() if key != "rule"}
+    values = _read_numbers(draft, "stop", rest, {key: _STOP[key] for key in own})
+    for key, each in own.items():
+        if key not in entries and each.default is MISSING:
+            what = f": {' or '.join(get_args(Among))}" if key == "among" else ""
+            why = f"is missing and has no default{what}"
+            draft.wrong(f"stop.{key}", why, None, draft.source)
+    if values.keys() == (rest.keys() & own.keys()) and all(
+        key in values or each.default is not MISSING for key, each in own.items()
+    ):
+        draft.stop = rule(**values)
+
+
 def read_exclude(draft: Draft, entry: Entry | None) -> None:
     """`[{when: {KEY: VALUE or [VALUES]}, reason: TEXT}]`: cells that are left out, and why."""
     if entry is None:
@@ -294,6 +330,7 @@ def read_settings(draft: Draft, blocks: Blocks) -> None:
     read_select(draft, blocks.keyed["select"])
     read_evaluate(draft, blocks.plain.get("evaluate"))
     read_watch(draft, blocks.keyed["watch"])
+    read_stop(draft, blocks.keyed["stop"])
     read_exclude(draft, blocks.plain.get("exclude"))
     read_resources(draft, blocks.keyed["resources"])
     read_confirm(draft, blocks.keyed["confirm"])

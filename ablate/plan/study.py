@@ -14,6 +14,9 @@
               {equal_within: NUMBER}      difference in it up to which cells count as equal
     evaluate: [COLLECTION/SPLIT>=GRADE:SOURCE>=GRADE]   by SOURCE too, alone and in union
     watch:    {split: COLLECTION/SPLIT, every: STEPS, passages: N}   a dev split, scored in training
+    stop:     {rule: asha, among: cells or draws, grace: STEPS, reduction: N}, by the watched score;
+              {rule: median, among, grace, least: N}   or
+              {rule: sequential, among, error: RATE, grace: STEPS, seed_sd: NUMBER}; see `stops`
     exclude:  [{when: {KEY or LABEL: VALUES}, reason: TEXT}]   cells that are left out
     resources: {workers, cpus_per_worker, gpus_per_worker, max_concurrent_trials}
     confirm:  {workers: N}                the winner trained once more by N Ray Train workers
@@ -129,6 +132,7 @@ def _study(draft: Draft, name: str) -> Study:
         budget=draft.budget,
         select=draft.select,
         watch=draft.watch,
+        stop=draft.stop,
         exclude=draft.exclude,
         resources=draft.resources,
         confirm=draft.confirm,

@@ -22,6 +22,7 @@ def write_study(study: Study) -> str:
         "select": _select(study.select) if study.select else {},
         "evaluate": [str(ref) for ref in study.evaluate],
         "watch": _watch(study.watch) if study.watch else {},
+        "stop": {"rule": study.stop.name, **asdict(study.stop)} if study.stop else {},
         "exclude": [
             {
                 "when": {key: list(values) for key, values in rule.when.items()},

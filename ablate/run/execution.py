@@ -14,10 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Protocol
 
-from ablate.plan.parts import Study
 from ablate.plan.planner import Plan, PlannedTrial
 from ablate.plan.written import write_study
 from ablate.run import baselines, confirm, sweep
@@ -29,16 +27,14 @@ from ablate.run.ledger import BASELINES, Ledger, Record, cache_root
 from ablate.run.older import marks_of_today
 from ablate.run.revision import revision
 from ablate.run.search import Searches
+from ablate.run.stops import Judge, Stopping, judge
+from ablate.run.tasks import anywhere_spec, looks_place, moved, watched
 from ablate.run.trial import Job, Resources, is_done, is_settled
-from trainables.data.collections import Ref, anywhere, parse_ref
+from trainables.data.collections import Ref
 
 VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
 )  # fmt: skip
-
-
-WATCHED: tuple[str, ...] = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
-"""Metrics of a split that is watched in training, beside the one that selects."""
 
 
 class StudyWatcher(sweep.Watcher, Protocol):
@@ -65,6 +61,9 @@ class Execution:
     already: int = 0
     left_failed: set[str] = field(default_factory=set)
     """Trials that failed before and would fail again: only `ablate retry` runs them once more."""
+    stopped: int = 0
+    left_stopped: set[str] = field(default_factory=set)
+    """Trials that were stopped early before: only `ablate retry` takes them to their end."""
     choices: Mapping[str, int] = field(default_factory=dict)
     confirmed: Mapping[str, Any] | None = None
 
@@ -119,7 +118,8 @@ class StudyRun:
             self.folder.write("choices.json", dict(self.done.choices))
             with self._alone("openings", "opening the test splits"):
                 self._open_test()
-            self._jobs("training", self.plan.repeat(self.done.choices), self._refs)
+            rule = judge(self.plan, self.ledger, self.done.choices)
+            self._jobs("training", self.plan.repeat(self.done.choices), self._refs, rule)
             with self._alone("baselines", "scoring the baselines"):
                 self._baselines()
             with self._alone("confirmation", "confirming the winner"):
@@ -138,7 +138,8 @@ class StudyRun:
             job=lambda trial: self._job(trial, refs),
             slots=lambda: self._start().count,
         )
-        self._jobs("choosing on dev", self.plan.choose(), refs, searches)
+        rule = judge(self.plan, self.ledger, None)
+        self._jobs("choosing on dev", self.plan.choose(), refs, rule, searches)
         if self.plan.study.adaptive:
             self.plan = searches.plan
             self.folder.write("plan.json", self.plan.to_json())
@@ -148,15 +149,18 @@ class StudyRun:
         name: str,
         trials: Iterator[PlannedTrial],
         refs: Sequence[Ref],
+        rule: Judge | None,
         searches: Searches | None = None,
     ) -> None:
         wanted, pending = self._wanted(refs), []
         for trial in trials:
             record = self.ledger.record(trial.trial_id)
-            if not is_settled(record, wanted):
+            if not is_settled(record, wanted, rule is not None):
                 pending.append(trial)
             elif is_done(record, wanted):
                 self.done.already += 1
+            elif record is not None and record.state == "stopped":
+                self.done.left_stopped.add(trial.trial_id)
             else:
                 self.done.left_failed.add(trial.trial_id)
         to_come = searches.to_come if searches else 0
@@ -170,12 +174,14 @@ class StudyRun:
         if jobs:
             self._prepare(jobs)
         with self.watcher.phase(name, jobs, slots.count, to_come):
-            watcher = self._recorder or self.watcher
+            watcher: sweep.Watcher = self._recorder or self.watcher
+            watcher = watcher if rule is None else Stopping(watcher, rule)
             records = sweep.run_jobs(
                 jobs, self.resources, slots.count, watcher, self.leases, searches
             )
         self.done.trained += sum(record.state == "finished" for record in records)
-        self.done.failed += sum(record.state != "finished" for record in records)
+        self.done.failed += sum(record.state == "failed" for record in records)
+        self.done.stopped += sum(record.state == "stopped" for record in records)
 
     def _prepare(self, jobs: Sequence[Job]) -> None:
         """Build what the trials share, once per distinct data and text settings."""
@@ -242,7 +248,11 @@ class StudyRun:
         winner = best_cell(self.plan, self.ledger, self.done.choices)
         if wanted is None or winner is None:
             return
-        trial = next(t for t in self.plan.repeat(self.done.choices) if t.cell == winner)
+        trial = next(
+            trial
+            for trial in self.plan.repeat(self.done.choices)
+            if trial.cell == winner and is_done(self.ledger.record(trial.trial_id), {})
+        )
         before = self.folder.read("confirm.json")
         key = {"trial_id": trial.trial_id, "workers": wanted.workers}
         if before is None or {name: before[name] for name in key} != key:
@@ -293,12 +303,14 @@ class StudyRun:
             cell=trial.cell,
             seed=trial.seed,
             identity=trial.flat,
-            spec=_anywhere(trial.flat),
+            spec=anywhere_spec(trial.flat),
             fingerprints=trial.fingerprints,
-            refs=tuple(_moved(str(ref), ref.collection) for ref in refs),
+            refs=tuple(moved(str(ref), ref.collection) for ref in refs),
             wanted=self._wanted(refs),
             claim=self.leases.place(trial.trial_id),
             watch=watched(self.plan.study),
+            looks=looks_place(self.plan, self.ledger, trial.trial_id),
+            stops=self.plan.study.stop is not None,
         )
 
     def _wanted(self, refs: Sequence[Ref]) -> dict[str, str]:
@@ -313,7 +325,8 @@ class StudyRun:
         return self.leases.holding(f"{self.plan.study.name} {what}", doing=doing)
 
     def _record(self, started: float) -> None:
-        if not (self.done.trained or self.done.failed or not self.folder.executions()):
+        ended = self.done.trained + self.done.failed + self.done.stopped
+        if not ended and self.folder.executions():
             return
         content = {
             "started": started,
@@ -325,23 +338,10 @@ class StudyRun:
             "versions": {name: _version(name) for name in VERSIONS_OF},
             "trained": self.done.trained,
             "failed": self.done.failed,
+            "stopped": self.done.stopped,
             "already": self.done.already,
         }
         self.folder.write(f"executions/{int(started * 1000)}.json", content)
-
-
-def watched(study: Study) -> dict[str, Any] | None:
-    """What the study's trials score while they train, as a TrialTask takes it; None for nothing."""
-    if study.watch is None:
-        return None
-    ref = study.watch.ref
-    names = WATCHED if study.select is None else (study.select.metric, *WATCHED)
-    return {
-        "split": _moved(str(ref), ref.collection),
-        "every": study.watch.every,
-        "passages": study.watch.passages,
-        "metrics": list(dict.fromkeys(names)),
-    }
 
 
 def choose(plan: Plan, ledger: Ledger) -> dict[str, int]:
@@ -377,23 +377,6 @@ def best_cell(plan: Plan, ledger: Ledger, choices: Mapping[str, int]) -> str | N
             values.setdefault(trial.cell, []).append(record.metrics[select.key])
     means = {cell: sum(found) / len(found) for cell, found in values.items()}
     return max(means, key=lambda cell: means[cell]) if means else None
-
-
-def _anywhere(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec with absolute paths, so that it means the same in every working directory."""
-    train = str(flat["data.train"])
-    backbone = str(flat["encoder.backbone"])
-    place = Path(backbone).expanduser()
-    return {
-        **flat,
-        "data.train": _moved(train, parse_ref(train, "train").collection),
-        "encoder.backbone": str(place.absolute()) if place.exists() else backbone,
-    }
-
-
-def _moved(text: str, collection: str) -> str:
-    """`text`, which begins with `collection`, in a form for every working directory."""
-    return anywhere(collection) + text[len(collection) :]
 
 
 def _version(package: str) -> str | None:

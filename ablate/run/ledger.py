@@ -3,6 +3,7 @@
 trials/<trial_id>/record.json            state, spec, metrics, reason
 trials/<trial_id>/history.jsonl          one row per logged step
 trials/<trial_id>/evaluations/<slug>/    metrics.json, per_query.parquet, run.trec
+trials/<trial_id>/looks/<what>/          watched scores per query by step; whether it is to stop
 trials/<trial_id>/checkpoint/            the trained encoder
 trials/<trial_id>/resume/                the state of an unfinished training
 studies/<name>/                          plan, searches, choices, openings, executions, report

@@ -56,6 +56,13 @@ class Store:
         """The full path of `path` within the file system."""
         return f"{self._root.rstrip('/')}/{path}"
 
+    def uri_of(self, path: str) -> str:
+        """The local path or URI of `path`, in the form in which the root was given."""
+        if self.local is not None:
+            return f"{self.uri}/{path}"
+        root, mark, query = self.uri.partition("?")
+        return f"{root.rstrip('/')}/{path}{mark}{query}"
+
     def read(self, path: str) -> bytes | None:
         """The content of a file, or None when it does not exist."""
         with self._reaching():

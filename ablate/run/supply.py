@@ -77,7 +77,7 @@ class Supply:
                 continue
             # Read under the claim: the one who had it may just have ended the trial.
             record = self.ledger.record(job.trial_id)
-            if record is not None and job.wanted and is_settled(record, job.wanted):
+            if record is not None and job.wanted and is_settled(record, job.wanted, job.stops):
                 self.leases.release(job.trial_id)
                 self._settled(record)
                 continue

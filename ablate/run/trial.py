@@ -21,6 +21,7 @@ from trainables.data.cache import Cache
 from trainables.data.collections import Ref, fingerprint, parse_refs
 from trainables.evaluation.means import beir_means
 from trainables.faults import is_own, reason_of
+from trainables.looks import STOPPED
 from trainables.whole import is_whole
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Job:
     """The driver's claim; a trial whose claim is gone has been taken over and ends unheard."""
     watch: Mapping[str, Any] | None = None
     """What is scored while it trains: fields of `trainables.evaluation.watching.Watch`."""
+    looks: str | None = None
+    """Where it keeps what it watches, score by score: a place of `trainables.looks.Looks`."""
+    stops: bool = False
+    """Whether its study stops trials early, so that a trial that was stopped stays so."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,12 @@ def _has(record: Record, wanted: Mapping[str, str]) -> bool:
     return all(record.evaluated.get(label) == mark for label, mark in wanted.items())
 
 
-def is_settled(record: Record | None, wanted: Mapping[str, str]) -> bool:
-    """Whether running the trial would add nothing: it is done, or would fail as it did before."""
-    return is_done(record, wanted) or (
-        record is not None and record.state == "failed" and record.own_fault
-    )
+def is_settled(record: Record | None, wanted: Mapping[str, str], stops: bool = False) -> bool:
+    """Whether running the trial would add nothing: it is done, or would fail as it did before, or
+    was stopped early and its study `stops` trials."""
+    if record is None or is_done(record, wanted):
+        return record is not None
+    return record.own_fault if record.state == "failed" else stops and record.state == "stopped"
 
 
 class TakenOver(RuntimeError):
@@ -101,7 +107,7 @@ def execute(
             outcome = _run(record, job, resources, output, on_progress, callbacks)
             _require_claim(job, ledger)
             ledger.publish(job.trial_id, output)
-            record = _finished(record, outcome)
+            record = _ended(record, outcome)
         except TakenOver:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result
@@ -145,6 +151,7 @@ def _begin(job: Job, ledger: Ledger) -> Record:
     before = ledger.record(job.trial_id) or _new(job)
     record = replace(
         before,
+        metrics={k: v for k, v in before.metrics.items() if not k.startswith(STOPPED)},
         state="running",
         reason=None,
         own_fault=False,
@@ -185,6 +192,8 @@ def _run(
         trained=str(trained) if trained else None,
         kept=kept,
         watch=job.watch,
+        looks=job.looks,
+        stops=job.stops,
         checkpoint_steps=resources.checkpoint_steps,
     )
     if resources.workers > 1:
@@ -246,11 +255,12 @@ def _run_group(
     return outcome
 
 
-def _finished(record: Record, outcome: Outcome) -> Record:
+def _ended(record: Record, outcome: Outcome) -> Record:
     metrics = {**record.metrics, **outcome.metrics}
     return replace(
         record,
-        state="finished",
+        state="finished" if outcome.stopped is None else "stopped",
+        reason=outcome.stopped,
         finished=time.time(),
         metrics=metrics | beir_means(metrics),
         seconds={**record.seconds, **outcome.seconds},

@@ -14,6 +14,7 @@ from ablate.run.ledger import Ledger, Record, cache_root
 from ablate.run.store import TEMPORARY
 from trainables.data.cache import Cache
 from trainables.errors import InvalidInput, Problem, nearest
+from trainables.looks import Looks
 
 INTERRUPTED = "interrupted"
 """What a trial is called that is recorded as running while no living driver has it."""
@@ -87,9 +88,10 @@ def find_trial(ledger: Ledger, prefix: str) -> Record:
 
 
 def put_back(ledger: Ledger, records: Sequence[Record]) -> None:
-    """Make failed trials planned ones; what they left to go on from stays.
+    """Make failed and stopped trials planned ones; what they left to go on from stays.
 
-    Raises InvalidInput for trials that did not fail, and changes none then.
+    A trial that was stopped will not be stopped again. Raises InvalidInput for trials that neither
+    failed nor were stopped, and changes none then.
     """
     busy = claims(ledger.store)
     problems = []
@@ -97,11 +99,15 @@ def put_back(ledger: Ledger, records: Sequence[Record]) -> None:
         if record.trial_id in busy:
             problems.append(Problem("TRIAL", "is running", record.trial_id))
         elif record.state not in ("failed", "stopped"):
-            rule = f"did not fail: it is {record.state}"
+            rule = f"did not fail and was not stopped: it is {record.state}"
             problems.append(Problem("TRIAL", rule, record.trial_id))
     if problems:
         raise InvalidInput(problems)
     for record in records:
+        if record.state == "stopped":
+            home = f"trials/{record.trial_id}/looks"
+            for name in ledger.store.children(home):
+                Looks(ledger.store.uri_of(f"{home}/{name}")).spare()
         ledger.write(
             replace(
                 record, state="planned", reason=None, own_fault=False, log_tail=(), finished=None

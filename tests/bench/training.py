@@ -201,9 +201,9 @@ class Silent:
 
 
 def run_ours(spec: Any, cache: Any) -> tuple[list[float], list[dict[str, float]]]:
-    from trainables.train import Training
+    from trainables.train import Training, TrialTask
 
-    training = Training(spec, cache, Silent())
+    training = Training(spec, cache, Silent(), TrialTask({}, (), "", ""))
     training.encoder.train()
     seconds, work = [], []
     for step in range(spec.optim.steps):

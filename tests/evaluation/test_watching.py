@@ -71,7 +71,7 @@ def test_the_name_says_over_what(
     watch = Watch(f"{tiny_collection}/dev", 5, passages, ("mrr_at_10", "map"))
     watcher = Watcher(watch, Cache(tmp_path), "float32")
     assert watcher.label == label
-    metrics = watcher.metrics(encoder)
+    metrics = watcher.scores(encoder).metrics
     assert set(metrics) == {f"{label}/mrr_at_10", f"{label}/map"}
     assert watcher.of({"step": 3.0, "train/loss": 1.0, **metrics}) == metrics
 

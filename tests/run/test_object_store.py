@@ -11,12 +11,14 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ablate.cli import CLUSTER_CANNOT
 from ablate.run.lease import CLAIMS, DRIVERS, Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.store import Store, StoreUnreachable
+from trainables.looks import Looks
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -64,6 +66,28 @@ def store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Store:
     made = Store(f"s3://bucket/runs?{endpoint}")
     made.files.create_dir("bucket")
     return made
+
+
+@pytest.mark.parametrize("where", ["disk", "object store"])
+def test_looks_are_kept_and_a_trial_is_told_to_stop(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    local = where == "disk"
+    runs: Store = Store(tmp_path) if local else request.getfixturevalue("store")
+    place = runs.uri_of("trials/a/looks/x")
+    looks = Looks(place)
+    assert looks.steps() == [] and looks.read(4) is None and looks.told(4) is None
+    looks.write(4, np.array([0.5, 1.0]))
+    looks.write(12, np.array([0.0, 0.25]))
+    looks.stop(12, "worse")
+    there = Looks(place)
+    assert there.steps() == [4, 12]
+    np.testing.assert_array_equal(there.read(12), [0.0, 0.25])
+    assert there.told(4) is None and there.told(12) == "worse" and not there.spared
+    there.spare()
+    assert looks.told(12) is None and looks.spared and looks.steps() == [4, 12]
+    names = list(runs.children("trials/a/looks/x"))
+    assert names == ["12.npy", "4.npy", "spared"]
 
 
 def test_files_come_back_and_folders_are_replaced_whole(store: Store, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ablate.run.execution import watched
 from ablate.run.ledger import Ledger
+from ablate.run.tasks import watched
 from ablate.run.trial import Job, Resources, execute, is_done
 from trainables.data.collections import fingerprint, parse_refs
 from trainables.model.encoder import Encoder

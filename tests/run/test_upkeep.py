@@ -114,7 +114,7 @@ def test_mistakes_name_the_nearest(ledger: Ledger, tmp_path: Path) -> None:
     done = ablate("logs", wrong, cwd=tmp_path)
     assert done.returncode == WRONG_INPUT and f"did you mean '{failed}'" in done.stderr
     done = ablate("retry", "standing", cwd=tmp_path)
-    assert done.returncode == WRONG_INPUT and "either --failed or the ids" in done.stderr
+    assert done.returncode == WRONG_INPUT and "--stopped or both, or the ids" in done.stderr
     done = ablate("gc", "--runs", "nowhere", cwd=tmp_path)
     assert done.returncode == WRONG_INPUT and not (tmp_path / "nowhere").exists()
     with pytest.raises(InvalidInput, match="begins the id of 3 trials"):

@@ -19,6 +19,7 @@ from trainables.data.hashing import permutation
 from trainables.errors import InvalidInput, Problem
 from trainables.evaluation.evaluate import evaluate, evaluate_within
 from trainables.evaluation.lexical import bm25
+from trainables.evaluation.results import Scores
 from trainables.evaluation.topk import Ints
 from trainables.model.encoder import Encoder, Precision
 
@@ -57,17 +58,22 @@ class Watcher:
         rows = self._rows
         return self._ref.label if rows is None else self._ref.part_label(len(rows))
 
-    def metrics(self, encoder: Encoder) -> dict[str, float]:
-        """Means by key. In a process group every worker must call it and gets the same."""
+    @property
+    def metric(self) -> str:
+        """The metric that the study selects by: the first one watched."""
+        return self._watch.metrics[0]
+
+    def scores(self, encoder: Encoder) -> Scores:
+        """The split's scores. In a process group every worker must call it and gets the same."""
         names, precision = self._watch.metrics, self._precision
         if self._rows is None:
             (scores,) = evaluate(
                 encoder, [self._ref], self._cache, metrics=names, precision=precision
             )
-            return scores.metrics
+            return scores
         return evaluate_within(
             encoder, self._ref, self._rows, self._cache, metrics=names, precision=precision
-        ).metrics
+        )
 
     def of(self, row: Mapping[str, float]) -> dict[str, float]:
         """The watched scores among a row of a trial's history."""

@@ -67,6 +67,15 @@ def total(values: Tensor) -> Tensor:
     return summed
 
 
+def from_first(value: str | None) -> str | None:
+    """What worker 0 holds, on every worker."""
+    if world_size() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0)
+    return held[0]
+
+
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every trainable parameter's gradient by its sum over the workers.
 

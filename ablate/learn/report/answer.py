@@ -154,9 +154,11 @@ def _caution(results: Results) -> str | None:
     missing = [trial for trial in results.trials if trial.state != "finished"]
     if missing:
         failed = sum(trial.state == "failed" for trial in missing)
+        stopped = sum(trial.state == "stopped" for trial in missing)
         there = len(results.trials) - len(missing)
         words.append(
             f"The ranking holds what is there: {there} of {plural(len(results.trials), 'trial')}"
-            f"{f'; {failed} failed' if failed else ''}."
+            f"{f'; {failed} failed' if failed else ''}"
+            f"{f'; {stopped} stopped early' if stopped else ''}."
         )
     return " ".join(words) or None

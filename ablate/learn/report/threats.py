@@ -256,6 +256,28 @@ def _failures(results: Results) -> str | None:
     )
 
 
+def _stopped(results: Results) -> str | None:
+    """A trial that was stopped has no final score: what is censored, and where it bends a mean."""
+    stopped = [trial for trial in results.trials if trial.state == "stopped"]
+    if not stopped:
+        return None
+    said = (
+        f"**{plural(len(stopped), 'trial')} stopped early.** Such a trial is a row without a final "
+        "score; it counts in no mean and is chosen by nothing."
+    )
+    bent = [cell for cell in results.cells if any(t.state == "stopped" for t in cell.counted)]
+    scored = [f"`{cell.name}`" for cell in bent if results.primary in cell.metrics]
+    unscored = [f"`{cell.name}`" for cell in bent if results.primary not in cell.metrics]
+    if scored:
+        said += (
+            f" The mean of {listing(scored)} is over the seeds that were not stopped, which were "
+            "the better ones: it flatters the cell."
+        )
+    if unscored:
+        said += f" Of {listing(unscored)} every seed was stopped or failed: no rank, not last rank."
+    return said
+
+
 def _reopened(results: Results) -> str | None:
     if len(results.openings) < 2:
         return None
@@ -271,6 +293,7 @@ _RULES: tuple[Callable[[Results], str | None], ...] = (
     _resolution,
     _margin,
     _failures,
+    _stopped,
     _one_rate,
     _one_temperature,
     _negatives,

@@ -25,7 +25,7 @@ from ablate.learn.stats.permutation import Permutation, sign_flip
 from ablate.learn.stats.power import power_of, queries_needed, seeds_needed, smallest_effect
 from ablate.learn.stats.seeds import NoiseFloor, Variances, seed_noise_floor, variance_components
 from ablate.learn.stats.selection import WinnersCurse, winners_curse
-from ablate.learn.stats.sequential import Look, StopRule, confidence_sequence
+from ablate.learn.stats.sequential import confidence_sequence
 from ablate.learn.stats.slices import Slice, slices
 from ablate.learn.stats.summaries import Summary, cell_summaries, cell_summary
 from ablate.learn.stats.tables import Table
@@ -39,14 +39,12 @@ __all__ = [
     "FrontPoint",
     "Interaction",
     "Level",
-    "Look",
     "NoiseFloor",
     "Permutation",
     "Profile",
     "Scope",
     "Scores",
     "Slice",
-    "StopRule",
     "Summary",
     "Table",
     "Variances",

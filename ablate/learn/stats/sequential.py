@@ -1,72 +1,20 @@
 """Looking before the end without paying for it in false alarms.
 
-Two kinds of peeking. `StopRule` looks at a trial again and again while it trains, on the same
-queries. `confidence_sequence` looks after every query, while the queries come in random order.
-Both speak of the checkpoints at hand, not of their training methods: two equal methods with
-different seeds do differ, so a rule's margin should not be below the seed-noise floor of trials.
+`confidence_sequence` looks after every query, while the queries come in random order. It speaks of
+the checkpoints at hand, not of their training methods: two equal methods with different seeds do
+differ. Looks at one trial again and again while it trains are `ablate.plan.stops.Sequential`'s.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
-from ablate.learn.stats.cells import Floats, check
+from ablate.learn.stats.cells import Floats
 from trainables.errors import InvalidInput, Problem
 
 _MOST = 0.5
 """Largest bet of the confidence sequence, where its bound stays finite."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """One look: the mean difference candidate - reference, an upper bound on it, the decision."""
-
-    effect: float
-    high: float
-    stop: bool
-
-
-@dataclass(frozen=True)
-class StopRule:
-    """Stops a trial that is surely more than `margin` worse than a reference at the same step.
-
-    Over all of up to `looks` looks together, a trial whose expected difference over the query
-    population is nowhere below -`margin` is stopped with a chance of at most `alpha`, however the
-    looks depend on each other: each look tests at alpha / looks (Student's t over queries).
-    Raises InvalidInput for bad numbers.
-    """
-
-    looks: int
-    margin: float
-    alpha: float = 0.05
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.looks < 1:
-            problems.append(Problem("looks", "must be at least 1", self.looks))
-        if not self.margin >= 0:
-            problems.append(Problem("margin", "must not be negative", self.margin))
-        if not 0 < self.alpha < 0.5:
-            problems.append(Problem("alpha", "must lie between 0 and 0.5", self.alpha))
-        if problems:
-            raise InvalidInput(problems)
-
-    def look(self, candidate: ArrayLike, reference: ArrayLike) -> Look:
-        """The decision from per-query scores [queries] of both, queries aligned.
-
-        Raises InvalidInput when they are misshapen or not finite.
-        """
-        arrays = check({"candidate": candidate, "reference": reference})
-        differences = (arrays["candidate"] - arrays["reference"]).mean(axis=0)
-        queries = len(differences)
-        effect = float(differences.mean())
-        error = float(differences.std(ddof=1)) / float(np.sqrt(queries))
-        high = effect - float(special.stdtrit(queries - 1, self.alpha / self.looks)) * error
-        return Look(effect, high, high < -self.margin)
 
 
 def confidence_sequence(

@@ -196,6 +196,7 @@ def _execution(results: Results, key: str, files: Mapping[str, str]) -> TrackedR
         "study": results.study.name,
         "trials": f"{states.count('finished')} of {len(states)} finished",
         "failed": str(states.count("failed")),
+        **_stopped(results, states.count("stopped")),
         "mlflow.note.content": describe(results),
         **_revision(results),
     }
@@ -211,6 +212,10 @@ def _execution(results: Results, key: str, files: Mapping[str, str]) -> TrackedR
         tags={**tags, **_common(results)},
         state={"files": dict(files)},
     )
+
+
+def _stopped(results: Results, count: int) -> dict[str, str]:
+    return {} if results.study.stop is None else {"stopped": str(count)}
 
 
 def _revision(results: Results) -> dict[str, str]:
@@ -266,6 +271,8 @@ def _cell_metrics(results: Results, cell: CellResult) -> dict[str, float]:
         metrics |= _estimate(f"{results.primary}.gain", gain)
     finished = sum(trial.state == "finished" for trial in cell.counted)
     counts = {"n/seeds": finished, "n/failed": cell.failed}
+    if results.study.stop is not None:
+        counts["n/stopped"] = cell.stopped
     for key, summary in cell.metrics.items():
         counts[safe_name(f"n/queries {split_key(key)[0]}")] = summary.queries
     return {**metrics, **{name: float(count) for name, count in counts.items()}}
@@ -299,6 +306,7 @@ def _cell_tags(results: Results, cell: CellResult, marks: Mapping[str, str]) -> 
         **texts,
         "seeds": f"{finished} of {len(results.study.seeds)}",
         "failed": str(cell.failed),
+        **_stopped(results, cell.stopped),
         **marks,
     }
 
