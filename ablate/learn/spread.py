@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ablate.learn.ranking import primary_key
 from ablate.learn.scores import split_key
-from ablate.plan.power import Prior
+from ablate.plan.prior import Prior
 
 if TYPE_CHECKING:
     from ablate.plan.planner import Plan

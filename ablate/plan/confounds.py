@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ablate.plan.cost import Sizes, collection_size
 from ablate.plan.parts import Study
 from ablate.plan.planner import Plan
-from ablate.plan.power import ALPHA, POWER, Detectable, Prior, comparisons, detectable
+from ablate.plan.power import ALPHA, POWER, Detectable, comparisons, detectable
+from ablate.plan.prior import Prior
 from trainables.data.collections import parse_ref
 
 FEW_QUERIES = 300

@@ -14,7 +14,8 @@ from ablate.learn.spread import MOST_TRIALS, measured
 from ablate.plan.confounds import warnings
 from ablate.plan.cost import Size
 from ablate.plan.planner import Plan, make_plan
-from ablate.plan.power import Prior, detectable, smallest_effect
+from ablate.plan.power import detectable, smallest_effect
+from ablate.plan.prior import Prior
 from ablate.plan.study import read_study
 from ablate.run.ledger import Ledger, Record
 

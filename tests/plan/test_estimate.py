@@ -17,7 +17,8 @@ from ablate.plan.cost import (
     watch_flops,
 )
 from ablate.plan.estimate import Estimate, estimate
-from ablate.plan.power import Prior, smallest_effect
+from ablate.plan.power import smallest_effect
+from ablate.plan.prior import Prior
 from ablate.plan.timing import EFFICIENCY, matmul_speed
 from tests.plan.conftest import Read, plan_of
 from trainables.data.collections import Ref
