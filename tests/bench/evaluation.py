@@ -425,6 +425,9 @@ def bag_encoder() -> Any:
             super().__init__()
             self.table = torch.nn.EmbeddingBag(30522, 384)
 
+        def inference(self, precision: str) -> Any:
+            return torch.inference_mode()
+
         def encode(self, texts: Tokens, role: str) -> torch.Tensor:
             offsets = np.asarray(texts.offsets)
             ids = torch.from_numpy(texts.ids[offsets[0] : offsets[-1]].astype(np.int64))
