@@ -105,7 +105,7 @@ def test_a_search_through_ray_is_complete_and_is_not_done_again(
     assert len(results.trials) == 8 and results.chosen and results.shared_draws == 2
     rows = [str(row) for row in design(results).rows]
     assert any("adaptive: 4 draws per cell, of which the first 2 are shared" in row for row in rows)
-    assert "The first 2 were the same for all" in methods(results)[1]
+    assert "The first 2 were the same for all" in methods(results, ())[1]
     assert any("**Adaptive draws.**" in words for words in threats(results))
     content = json.loads(ablate("plan", str(study), "--runs", str(runs), "--json"))
     assert (content["finished"], content["to_come"], len(content["trials"])) == (8, 0, 8)
