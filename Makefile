@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		{ echo "ablate needs Python 3.10 or newer; choose one with make PYTHON=python3.11 …"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt torch
-	$(PIP) install --quiet -c constraints.txt -e '.[cpu,optuna,quickstart,test]'
+	$(PIP) install --quiet -c constraints.txt -e '.[cpu,quickstart,test]'
 	@touch $@
 
 install: $(VENV)/.installed ## set up .venv with everything that the other targets need

@@ -83,6 +83,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "trainables.spec",
         "trainables.data.cache",
         "trainables.data.collections",
+        "trainables.evaluation.means",
         "trainables.evaluation.metrics",
         "trainables.model.losses",
         "ablate.plan",
@@ -96,6 +97,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 DOORS: dict[str, tuple[str, ...]] = {
     "ray.train": ("trainables/worker.py",),
     "ray.tune": ("ablate/run/sweep.py",),
+    "optuna": ("ablate/run/adaptive.py",),
     "mlflow": ("ablate/learn/tracking/door.py",),
     "faiss": ("trainables/evaluation/search.py",),
     "transformers": (
@@ -119,7 +121,7 @@ LIGHT = (
     "trainables.evaluation.metrics",
     "trainables.model.losses",
 )
-HEAVY = ("torch", "ray", "transformers", "datasets", "faiss", "mlflow")
+HEAVY = ("torch", "ray", "transformers", "datasets", "faiss", "mlflow", "optuna")
 
 
 def sources() -> list[Path]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from ablate.cli import DONE, SOME_FAILED
 from ablate.cli.evaluate import evaluate
+from ablate.run.processes import THREADS, threads
+from trainables.errors import InvalidInput
 
 
 @pytest.fixture
@@ -64,3 +68,37 @@ def test_an_mlflow_that_does_not_answer_costs_no_result(
     uri, out = "http://127.0.0.1:9", tmp_path / "out"
     assert evaluate(tiny_backbone, [f"{tiny_collection}/test"], out, track=uri) == SOME_FAILED
     assert (out / "metrics.json").exists()
+
+
+def test_threads_follow_the_variable_then_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS, "3")
+    assert threads() == 3
+    for wrong in ("0", "-2", "many", "1.5"):
+        monkeypatch.setenv(THREADS, wrong)
+        with pytest.raises(InvalidInput, match="whole number of at least 1"):
+            threads()
+    monkeypatch.delenv(THREADS)
+    cores = sorted(os.sched_getaffinity(0))
+    assert threads() == len(cores)
+    try:
+        os.sched_setaffinity(0, cores[:1])
+        assert threads() == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def test_an_evaluation_runs_on_the_threads_that_are_allowed(
+    cache: Path,
+    tiny_backbone: str,
+    tiny_collection: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        for wanted in ("1", "2"):
+            monkeypatch.setenv(THREADS, wanted)
+            evaluate(tiny_backbone, [f"{tiny_collection}/dev"], tmp_path / wanted)
+            assert torch.get_num_threads() == int(wanted)
+    finally:
+        torch.set_num_threads(before)

@@ -8,9 +8,22 @@ from typing import Any
 
 from trainables.errors import InvalidInput
 
-_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "low on memory")
+_NO_MEMORY = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "low on memory",
+    "bad_alloc", "cublas_status_alloc_failed",
+)  # fmt: skip
 _PEER_LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "tcpstore")
+_DEVICE_LOST = (
+    "uncorrectable ecc", "busy or unavailable", "fallen off the bus", "no cuda-capable device",
+)  # fmt: skip
+_LOST_TYPES = ("StoreUnreachable", "DistBackendError", "DistNetworkError", "DistStoreError")
+"""Errors of a network or a store, named rather than imported: their modules are heavy, or not for
+this one to know."""
 _SETTINGS = ("optim.chunk_size", "optim.batch_size", "encoder.passage_length")
+
+
+class Lost(RuntimeError):
+    """Machines failed a trial more often than it is started again; the message says how."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -31,10 +44,11 @@ def is_own(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("ray", "pyarrow"):
         return False
-    if type(error).__name__ == "StoreUnreachable":
+    if isinstance(error, Lost) or type(error).__name__ in _LOST_TYPES:
         return False
     text = str(error).lower()
-    return not (isinstance(error, RuntimeError) and any(words in text for words in _PEER_LOST))
+    machines = (*_PEER_LOST, *_DEVICE_LOST)
+    return not (isinstance(error, RuntimeError) and any(words in text for words in machines))
 
 
 def reason_of(error: BaseException, spec: Mapping[str, Any]) -> str:
@@ -43,18 +57,23 @@ def reason_of(error: BaseException, spec: Mapping[str, Any]) -> str:
         return out_of_memory(spec)
     if isinstance(error, InvalidInput):
         return "; ".join(str(problem) for problem in error.problems)
-    name = type(error).__name__
-    first = next(iter(str(error).splitlines()), "")
+    first = first_line(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"no space left on the disk of {error.filename or 'the run folder'}"
-    return first if name == "TrainingFailed" else f"{name}: {first}"
+    name = type(error).__name__
+    return first if name in ("TrainingFailed", "Lost") else f"{name}: {first}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; empty when it says nothing."""
+    return next(iter(str(error).splitlines()), "")
 
 
 def out_of_memory(spec: Mapping[str, Any]) -> str:
     """The reason of a trial that ran out of memory: the settings that decide, as they are."""
     chunk, batch, length = (spec.get(key) for key in _SETTINGS)
+    others = f"lower optim.batch_size ({batch}) or encoder.passage_length ({length})"
+    if chunk == 1:
+        return f"out of memory; {others}"
     smaller = "set optim.chunk_size" if chunk is None else f"lower optim.chunk_size ({chunk})"
-    return (
-        f"out of memory; {smaller}, which changes no result, or lower optim.batch_size ({batch}) "
-        f"or encoder.passage_length ({length})"
-    )
+    return f"out of memory; {smaller}, which changes no result, or {others}"

@@ -70,7 +70,8 @@ class TrialTask:
     """Local folder that rank 0 fills: history.jsonl, checkpoint/, evaluations/, outcome.json."""
     trained: str | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
-    """Label of a reference -> folder of its earlier scores on the same data: not searched again."""
+    """Label of a reference -> folder with a run of its queries on the same data: not searched
+    again."""
     watch: Mapping[str, Any] | None = None
     """Fields of Watch: what is scored while the trial trains. It changes no weight."""
     looks: str | None = None
@@ -123,6 +124,9 @@ def train_trial(task: TrialTask, reporter: Reporter) -> Outcome:
             training = Training(spec, cache, reporter, task)
         with _timed(seconds, "train"):
             metrics = training.run(task.checkpoint_steps, output)
+        if task.watch is not None:
+            seconds["watch"] = training.watching
+            seconds["train"] -= training.watching
         if training.stopped is not None:
             return _stopped(training, metrics, seconds, output)
         encoder = training.encoder
@@ -183,6 +187,8 @@ class Training:
         self.watcher = None
         if task.watch is not None:
             self.watcher = Watcher(Watch(**task.watch), cache, spec.optim.precision)
+        self.watching = 0.0
+        """Seconds that scoring the watched split took."""
         self.looks = None if task.looks is None else Looks(task.looks)
         self.stops = task.stops
         self.stopped: str | None = None
@@ -265,7 +271,9 @@ class Training:
         before = int(self.history[-1]["step"]) if self.history else 0
         if self.watcher is None or not self.watcher.due(before, self.step, total):
             return {}
+        started = time.monotonic()
         scores = self.watcher.scores(self.encoder)
+        self.watching += time.monotonic() - started
         if self.looks is not None and self.reporter.rank == 0:
             self.looks.write(self.step, scores.per_query[self.watcher.metric])
         return scores.metrics
@@ -352,8 +360,8 @@ def _evaluate(
         marks |= ref.marks(open_collection(ref.collection, cache).fingerprint)
         if rank == 0:
             kept = None if ref in found else from_folder(Path(task.kept[ref.label]), ref, cache)
-            folder, scores = Path(task.output) / "evaluations", kept or found[ref]
-            metrics |= write_side_by_side(scores, ref, cache, folder, again=kept is not None)
+            folder = Path(task.output) / "evaluations"
+            metrics |= write_side_by_side(kept or found[ref], ref, cache, folder)
     return marks
 
 

@@ -20,7 +20,7 @@ from trainables.data.sources import training_ref
 from trainables.evaluation.evaluate import bm25, evaluate
 from trainables.evaluation.judging import write_side_by_side
 from trainables.evaluation.watching import Watch, Watcher
-from trainables.faults import is_own
+from trainables.faults import Lost, first_line, is_own
 from trainables.model.encoder import Encoder
 from trainables.prepare.prepare import ensure_judges, prepare
 from trainables.spec import TrialSpec
@@ -38,7 +38,8 @@ class Group:
     cpus: float = 1.0
     gpus: float = 0.0
     max_failures: int = 3
-    """Restarts after an infrastructure fault (a worker killed, a node lost)."""
+    """Restarts after an infrastructure fault (a worker killed, a node lost), in a row without a
+    training checkpoint between them."""
 
 
 class HereReporter:
@@ -94,11 +95,13 @@ def run_group(
 
     `storage` is a path or URI that every node reaches; the same `name` continues where an earlier
     group of that name stopped. Raises what the trial raised, at once when it is at fault itself;
-    else the group starts again, up to `group.max_failures` times.
+    else the group starts again, and Lost is raised after `group.max_failures` restarts that got no
+    further.
     """
     from ray import train
 
-    for left in range(group.max_failures, -1, -1):
+    losses, kept = 0, _checkpoints(storage, name)
+    while True:
         try:
             result = _fit_group(task, group, storage, name, callbacks)
             break
@@ -106,8 +109,10 @@ def run_group(
             own = _own_fault(error)
             if own is not None:
                 raise own from error
-            if not left:
-                raise
+            before, kept = kept, _checkpoints(storage, name)
+            losses = losses + 1 if kept == before else 1
+            if losses > group.max_failures:
+                raise Lost(_lost(error, losses)) from error
     with result.checkpoint.as_directory() as folder:
         shutil.copytree(folder, task.output, dirs_exist_ok=True)
     return Outcome.read(Path(task.output))
@@ -146,6 +151,25 @@ def _own_fault(error: Any) -> BaseException | None:
     if any(type(cause).__module__.startswith("ray.") for cause in raised):
         return None
     return next((cause for cause in raised if is_own(cause)), None)
+
+
+def _lost(error: Any, times: int) -> str:
+    """What became of a worker group, in one line."""
+    failures = getattr(error, "worker_failures", {})
+    causes = [getattr(failures[rank], "health_check_failure", failures[rank]) for rank in failures]
+    cause: BaseException = next(iter(causes), getattr(error, "controller_failure", error))
+    what = f"{type(cause).__name__}: {first_line(cause)}"
+    return f"its worker group was lost {times} times in a row without progress; {what}"
+
+
+def _checkpoints(storage: str, name: str) -> set[str]:
+    """Names of the training checkpoints that a group has kept so far."""
+    from pyarrow import fs
+
+    files, root = fs.FileSystem.from_uri(storage if "://" in storage else str(Path(storage)))
+    selector = fs.FileSelector(f"{root}/{name}", allow_not_found=True)
+    names = {info.base_name for info in files.get_file_info(selector)}
+    return {kept for kept in names if kept.startswith("checkpoint_")}
 
 
 def prepare_here(spec: Mapping[str, Any], cache: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from ablate.cli import (
     data,
     evaluate,
     launch,
+    planning,
     tracking,
     upkeep,
 )
@@ -25,8 +25,8 @@ from ablate.cli.options import (
     Address,
     Claims,
     Growth,
-    Json,
     Only,
+    Prices,
     Runs,
     Sets,
     Study,
@@ -37,10 +37,9 @@ from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from ablate.learn.claims import Claim
-    from ablate.plan.confounds import Confound
     from ablate.plan.planner import Plan
     from ablate.run.execution import Execution
-    from ablate.run.ledger import Ledger
+    from ablate.run.ledger import Ledger, StudyFolder
 
 app = typer.Typer(
     name="ablate",
@@ -80,29 +79,7 @@ def validate(study: Study, set_: Sets = None) -> None:
     )
 
 
-@app.command(epilog=example("ablate plan temperature --set optim.steps=200"))
-def plan(
-    study: Study, set_: Sets = None, only: Only = None, runs: Runs = "runs", json_: Json = False
-) -> None:
-    """Show cells, trials, what is already done, the time it takes, and what would confound it."""
-    from ablate.cli import show
-    from ablate.plan.estimate import estimate, warnings
-    from ablate.run.ledger import Ledger
-
-    planned = plan_of(study, set_, only)
-    ledger = Ledger(runs)
-    finished, seconds = _known(planned, ledger)
-    guess = estimate(planned, seconds, finished)
-    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
-    if json_:
-        content = planned.to_json() | {
-            "finished": finished,
-            "estimate": guess.to_json(),
-            "warnings": [{"code": note.code, "text": note.text} for note in notes],
-        }
-        typer.echo(json.dumps(content, indent=1))
-        return
-    show.plan(planned, finished, guess, notes)
+planning.register(app)
 
 
 @app.command(epilog=example("ablate run quickstart --runs runs"))
@@ -113,38 +90,46 @@ def run(
     runs: Runs = "runs",
     address: Address = None,
     nodes: Growth = None,
+    price: Prices = None,
     tracking_uri: Tracking = None,
 ) -> int:
     """Run a study, or what is left of it, and report what it found."""
     from ablate.cli.live import LiveView
-    from ablate.cli.show import err, out
+    from ablate.cli.show import cluster_cannot, out
     from ablate.cli.show import plan as show_plan
     from ablate.learn.claims import find_claims
     from ablate.learn.tracking.filler import Filler
-    from ablate.plan.estimate import estimate, warnings
     from ablate.run.capacity import ClusterCannot, parse_nodes
     from ablate.run.execution import StudyRun
     from ablate.run.ledger import Ledger
 
     growth = parse_nodes(nodes) if nodes else None
-    planned = plan_of(study, set_, only)
+    planned, ledger = plan_of(study, set_, only), Ledger(runs)
     claims = find_claims(study)
-    ledger = Ledger(runs)
-    finished, seconds = _known(planned, ledger)
-    notes = [*warnings(planned), *_data_warnings(planned, ledger)]
-    show_plan(planned, finished, estimate(planned, seconds, finished), notes)
-    select = planned.study.select
+    planned = planned.resumed(ledger.study(planned.study.name).search)
+    show_plan(planned, planning.outlook(planned, ledger))
+    _keep_prices(ledger.study(planned.study.name), price or ())
+    key = planned.study.select.key if planned.study.select else None
     with Filler(planned, runs, tracking_uri) as filler:
-        view = LiveView(out, select.key if select else None, on_record=filler.changed)
+        view = LiveView(out, key, on_record=filler.changed)
         try:
             done = StudyRun(planned, runs, view, address, growth).run()
         except ClusterCannot as error:
-            err.print(f"[red]The cluster cannot run this study:[/red] {error}")
+            cluster_cannot(error)
             return CLUSTER_CANNOT
         _say_what_is_left(done, planned.study.name, runs)
         _conclude(planned, ledger, done.confirmed, claims)
         tracking.follow(filler, tracking.command("track", study, set_, runs, tracking_uri))
     return SOME_FAILED if done.failed or done.left_failed else DONE
+
+
+def _keep_prices(folder: StudyFolder, price: Sequence[str]) -> None:
+    """Leave the prices of the cluster's nodes where the report looks for them."""
+    from ablate.run.cluster.cost import PRICES, parse_prices
+
+    prices = parse_prices(price)
+    if prices:
+        folder.write(PRICES, prices)
 
 
 @app.command(epilog=example("ablate train quickstart --set loss.name=lse_pair --out out"))
@@ -154,7 +139,10 @@ def train(
     set_: Sets = None,
     workers: Annotated[int, typer.Option(min=1, help="Workers of the trial.")] = 1,
 ) -> int:
-    """Train one trial: the study's fixed values, and --set for all the rest."""
+    """Train one trial: the study's fixed values, and --set for all the rest.
+
+    One worker uses OMP_NUM_THREADS CPU threads; if that is not set, every core that it may use.
+    """
     from ablate.cli import show
     from ablate.plan.study import load_study, one_trial
     from ablate.run.capacity import ClusterCannot
@@ -246,17 +234,6 @@ def plan_of(study: str, sets: Sequence[str] | None, only: Sequence[str] | None) 
     return make_plan(narrow(loaded, _pairs(only)) if only else loaded)
 
 
-def _known(planned: Plan, ledger: Ledger) -> tuple[int, list[tuple[Any, float]]]:
-    """How many trials are finished, and what earlier trials of the run folder took."""
-    ids = {trial.trial_id for trial in planned.repeat({cell.name: 0 for cell in planned.cells})}
-    finished, seconds = 0, []
-    for record in ledger.records():
-        if record.state == "finished":
-            finished += record.trial_id in ids
-            seconds.append((record.spec, sum(record.seconds.values())))
-    return finished, seconds
-
-
 def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
     from ablate.cli.show import out
 
@@ -270,16 +247,6 @@ def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
         out.print(f"{left}; once more: ablate retry {name} --failed --runs {runs}")
     elif not done.trained and not done.failed and not stopped:
         out.print(f"Nothing to train: all {done.already} trials are already finished.")
-
-
-def _data_warnings(planned: Plan, ledger: Ledger) -> list[Confound]:
-    """What the data share or lack, looked for where the run folder and the user keep them."""
-    from ablate.plan.overlaps import data_warnings
-    from trainables.data.cache import Cache
-
-    local = ledger.store.local
-    own = [] if local is None else [Cache(local / "cache")]
-    return data_warnings(planned, [*own, Cache.default()])
 
 
 def require_records(planned: Plan, ledger: Ledger, runs: str) -> None:

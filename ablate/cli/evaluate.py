@@ -43,7 +43,10 @@ def evaluate(
         typer.Option(metavar="URI", help="MLflow server or sqlite:///FILE that gets it too."),
     ] = None,
 ) -> int:
-    """Score any Hugging Face or sentence-transformers model on test collections."""
+    """Score any Hugging Face or sentence-transformers model on test collections.
+
+    It uses OMP_NUM_THREADS CPU threads; if that is not set, every core that it may use.
+    """
     from ablate.cli import show
     from ablate.run.single import evaluate_one
 

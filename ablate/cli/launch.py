@@ -94,7 +94,7 @@ def launch(
 
     The study goes on when this command is stopped; the same command, or --attach, follows it again.
     """
-    from ablate.cli.show import err
+    from ablate.cli.show import cluster_cannot
     from ablate.run.capacity import ClusterCannot
 
     file = None if address else _file(cluster)
@@ -108,8 +108,7 @@ def launch(
             return _show(order, way, lacking)
         return _go(order, way, file, address, lacking)
     except ClusterCannot as error:
-        err.print("[red]The cluster cannot run this study:[/red]", end=" ")
-        err.print(str(error), markup=False)
+        cluster_cannot(error)
         return CLUSTER_CANNOT
 
 
@@ -183,9 +182,8 @@ def _spent(order: Order, file: ClusterFile | None) -> None:
     from ablate.run.cluster.nodes import node_hours, read
     from ablate.run.ledger import Ledger
 
-    local = order.into if "://" in order.runs else Path(order.runs)
-    if local.exists():
-        rows = read(Ledger(local).study(order.study))
+    if order.here.exists():
+        rows = read(Ledger(order.here).study(order.study))
         out.print(spent(node_hours(rows), file.usd_per_hour if file else {}))
 
 
@@ -209,6 +207,7 @@ def _order(
     runs: str | None,
     into: Path,
 ) -> Order:
+    from ablate.run.cluster.cost import written_prices
     from ablate.run.cluster.launch import Order, new_job_id
 
     runs = runs or (file.runs if file else None)
@@ -228,7 +227,8 @@ def _order(
     if problems or runs is None:
         raise InvalidInput(problems)
     name = planned.study.name
-    return Order(name, source, *arguments, runs, into, new_job_id(name))
+    prices = written_prices(file.usd_per_hour) if file else ()
+    return Order(name, source, *arguments, runs, into, new_job_id(name), prices=prices)
 
 
 def _parts(
@@ -245,31 +245,27 @@ def _fitted(
     order: Order, planned: Plan, file: ClusterFile | None, nodes: Sequence[str] | None
 ) -> Order:
     """The order with the nodes that may come for it; raises ClusterCannot when no trial fits."""
+    from ablate.cli.planning import earlier_of, finished_of, finished_records
     from ablate.cli.show import err
-    from ablate.plan.estimate import estimate
-    from ablate.run.capacity import parse_nodes, slots, worker_need, written_nodes
-    from ablate.run.cluster.cost import expected
+    from ablate.run.capacity import parse_nodes, worker_need, written_nodes
+    from ablate.run.cluster.cost import foreseen, planned_resources
+    from ablate.run.ledger import Ledger
 
-    resources = _resources(planned, order)
     capacity: Capacity | None = file.capacity if file else None
     if nodes:
         capacity = parse_nodes(nodes)
     if capacity is None:
         return order
-    slots(resources, capacity, planned.study.resources.max_concurrent_trials)
-    guess = estimate(planned)
-    if guess.trial_seconds is not None and file is not None:
-        hours = guess.trials * guess.trial_seconds / 3600
-        err.print(expected(hours, resources, capacity, file.usd_per_hour), markup=False)
-    growth = written_nodes(capacity.best(worker_need(resources)))
+    prices = file.usd_per_hour if file else {}
+    ledger = Ledger(order.here)
+    records = finished_records(ledger)
+    finished = finished_of(planned, ledger, records)
+    guess, cost = foreseen(planned, capacity, prices, earlier_of(records), finished)
+    err.print(str(guess), markup=False)
+    if file is not None and cost is not None:
+        err.print(str(cost), markup=False)
+    growth = written_nodes(capacity.best(worker_need(planned_resources(planned))))
     return dataclasses.replace(order, nodes=tuple(growth))
-
-
-def _resources(planned: Plan, order: Order) -> Any:
-    from ablate.run.trial import Resources
-
-    wanted = planned.study.resources
-    return Resources(order.runs, "", wanted.workers, wanted.cpus_per_worker, wanted.gpus_per_worker)
 
 
 def _ray_job(layout: Any, study: str) -> str:

@@ -41,7 +41,9 @@ class LiveView:
         self.console, self.metric, self.slots = console, metric, slots
         self._on_record = on_record
         self._live: Live | None = None
-        self._jobs: dict[str, Job] = {}
+        self._jobs: Sequence[Job] = ()
+        self._by_id: dict[str, Job] = {}
+        self._total = 0
         self._running: dict[str, _Running] = {}
         self._ended: list[Record] = []
         self._phase = ""
@@ -63,9 +65,9 @@ class LiveView:
         self.note(f"{text} [dim]({_duration(time.monotonic() - began)})[/dim]")
 
     @contextmanager
-    def phase(self, name: str, jobs: Sequence[Job], slots: int) -> Iterator[None]:
-        """Show the trials of one phase while the block runs."""
-        self._phase, self._jobs = name, {job.trial_id: job for job in jobs}
+    def phase(self, name: str, jobs: Sequence[Job], slots: int, to_come: int = 0) -> Iterator[None]:
+        """Show the trials of one phase while the block runs; `jobs` grows by those `to_come`."""
+        self._phase, self._jobs, self._total = name, jobs, len(jobs) + to_come
         self._running, self._ended, self.slots = {}, [], slots
         self._began = time.monotonic()
         if not self.console.is_terminal:
@@ -95,14 +97,19 @@ class LiveView:
             took = time.monotonic() - running.since if running else 0.0
             self.console.print(self._line(record, took), highlight=False)
 
+    def _job(self, trial_id: str) -> Job:
+        if trial_id not in self._by_id:
+            self._by_id = {job.trial_id: job for job in self._jobs}
+        return self._by_id[trial_id]
+
     def _line(self, record: Record, seconds: float) -> str:
-        job = self._jobs[record.trial_id]
-        head = f"[{len(self._ended)}/{len(self._jobs)}] {job.cell} seed {job.seed}"
+        job = self._job(record.trial_id)
+        head = f"[{len(self._ended)}/{self._total}] {job.cell} seed {job.seed}"
         if record.state != "finished":
             return f"{head}: {record.state}: {record.reason}".replace("[", "\\[", 1)
         value = record.metrics.get(self.metric) if self.metric else None
         shown = "" if value is None else f" {self.metric} {value:.4f}"
-        left = f", {self._left()} left" if len(self._ended) < len(self._jobs) else ""
+        left = f", {self._left()} left" if len(self._ended) < self._total else ""
         return f"\\{head}:{shown} ({_duration(seconds)}{left})"
 
     def _left(self) -> str:
@@ -111,14 +118,14 @@ class LiveView:
         if not done:
             return "unknown time"
         elapsed = time.monotonic() - self._began
-        return _duration(elapsed / done * (len(self._jobs) - done))
+        return _duration(elapsed / done * (self._total - done))
 
     def _render(self) -> Group:
         failed = sum(record.state == "failed" for record in self._ended)
         stopped = sum(record.state == "stopped" for record in self._ended)
         head = Text.assemble(
             (f"{self._phase}  ", "bold"),
-            f"{len(self._ended)} of {len(self._jobs)} done",
+            f"{len(self._ended)} of {self._total} done",
             (f", {failed} failed" if failed else "", "red"),
             f", {stopped} stopped early" if stopped else "",
             f"  elapsed {_duration(time.monotonic() - self._began)}, {self._left()} left",
@@ -128,7 +135,7 @@ class LiveView:
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
         for trial_id, running in self._running.items():
-            job = self._jobs[trial_id]
+            job = self._job(trial_id)
             said = "starting"
             if running.steps:
                 said = f"step {running.step:.0f}/{running.steps:.0f}"
@@ -149,7 +156,7 @@ class LiveView:
         if not scored or metric is None:
             return Text("  no result yet", style="dim")
         best = max(scored, key=lambda record: record.metrics[metric])
-        job = self._jobs[best.trial_id]
+        job = self._job(best.trial_id)
         text = f"  best so far: {job.cell} seed {job.seed}, {metric} {best.metrics[metric]:.4f}"
         return Text(text, style="green")
 

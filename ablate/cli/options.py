@@ -29,6 +29,10 @@ Growth = Annotated[
     list[str] | None,
     typer.Option(metavar="COUNTxCPU=N,GPU=N", help="What an autoscaler may add there; repeatable."),
 ]
+Prices = Annotated[
+    list[str] | None,
+    typer.Option("--price", metavar="TYPE=USD", help="Price of a node's hour; repeatable."),
+]
 Claims = Annotated[
     str | None,
     typer.Option(

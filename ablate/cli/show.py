@@ -14,7 +14,9 @@ from rich.table import Table
 from trainables.errors import Problem
 
 if TYPE_CHECKING:
+    from ablate.cli.planning import Outlook
     from ablate.learn.results import Results
+    from ablate.plan.parts import Study
     from ablate.plan.planner import Plan
 
 CELLS_SHOWN = 40
@@ -44,8 +46,16 @@ def problems(found: Sequence[Problem]) -> None:
         err.print(f"  {problem}", markup=False)
 
 
-def plan(planned: Plan, finished: int, estimate: Any, warnings: Sequence[Any]) -> None:
-    """The cells, the number of trials, what is already there, the time, and the confounds."""
+def cluster_cannot(error: Exception) -> None:
+    """Why no trial of a study can run on the cluster."""
+    err.print("[red]The cluster cannot run this study:[/red]", end=" ")
+    err.print(str(error), markup=False)
+
+
+def plan(planned: Plan, outlook: Outlook) -> None:
+    """The cells, the number of trials, what is already there, the cost, and the confounds."""
+    from ablate.plan.confounds import basis_of
+
     study = planned.study
     out.print(f"[bold]{study.name}[/bold]: {study.question}", markup=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -61,11 +71,35 @@ def plan(planned: Plan, finished: int, estimate: Any, warnings: Sequence[Any]) -
     cells, seeds = len(planned.cells), len(planned.seeds)
     count = f"{cells} cells x {seeds} seeds"
     if not planned.frozen_by_design:
-        count = f"{cells} cells x {len(planned.draws)} draws, the best of each x {seeds} seeds"
-    out.print(f"{count}: {planned.trial_count} trials, {finished} of them finished")
-    out.print(str(estimate), markup=False)
-    for warning in warnings:
-        out.print(f"[yellow]Note[/yellow] {warning.text}")
+        shared = f" (the first {planned.shared_draws} shared)" if planned.study.adaptive else ""
+        draws = f"{len(planned.draws)} draws{shared}"
+        count = f"{cells} cells x {draws}, the best of each x {seeds} seeds"
+    to_come = f"{planned.to_come:,} of them chosen while running, " if planned.to_come else ""
+    done = f"{outlook.finished:,} of them finished"
+    out.print(f"{count}: {planned.trial_count:,} trials, {to_come}{done}")
+    out.print(f"Evaluated: {_evaluated(study)}", markup=False)
+    out.print(str(outlook.estimate), markup=False)
+    if outlook.cost is not None:
+        out.print(str(outlook.cost), markup=False)
+    said = "\n".join(note.text for note in outlook.notes)
+    if any(str(each) not in said for each in outlook.smallest):
+        basis = basis_of(planned, outlook.smallest)
+        out.print(f"Smallest difference that it can show: {basis}.", markup=False)
+    for note in outlook.notes:
+        out.print("[yellow]Note[/yellow]", end=" ")
+        out.print(note.text, markup=False)
+
+
+def _evaluated(study: Study) -> str:
+    """Every split that trials are scored on, and what is scored while they train."""
+    said = [ref.label for ref in study.references]
+    if study.select is not None:
+        said[0] += " (selects)"
+    watch = study.watch
+    if watch is not None:
+        part = "" if watch.passages is None else f" over {watch.passages:,} of its passages"
+        said.append(f"{watch.ref.label}{part} after every {watch.every:,} steps of the training")
+    return ", ".join(said)
 
 
 def ranking(results: Results) -> None:

@@ -173,7 +173,7 @@ def _seconds_left(plan: Plan, found: Sequence[TrialStatus]) -> float | None:
     done = [each.record for each in found if each.record and each.state == "finished"]
     if not done:
         return None
-    earlier = [(record.spec, sum(record.seconds.values())) for record in done]
+    earlier = [(record.spec, record.seconds) for record in done]
     over = len(done) + sum(each.state in ("failed", "stopped") for each in found)
     minutes = estimate(plan, earlier, over).minutes
     return None if minutes is None else 60 * minutes

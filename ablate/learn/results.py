@@ -144,6 +144,8 @@ class Results:
     seed_noise: float | None
     """Size that the difference of two equal cells stays below, in 95 of 100 repeats, by their seeds
     alone; None when no cell has two seeds."""
+    shared_draws: int
+    """How many draws, the first ones, all cells have in common: all but under adaptive search."""
     openings: tuple[Mapping[str, Any], ...]
     executions: tuple[Mapping[str, Any], ...]
     data: tuple[Mapping[str, Any], ...]
@@ -152,6 +154,8 @@ class Results:
     """The winner trained once more by a worker group, beside the first time."""
     nodes: tuple[Mapping[str, Any], ...]
     """Nodes and trials over time, where the study ran on a cluster that grows."""
+    prices: Mapping[str, float]
+    """US dollars an hour by type of node, where they are known."""
     scores: Scores = field(repr=False, compare=False)
 
     @property
@@ -203,13 +207,14 @@ def collect(plan: Plan, ledger: Ledger, seed: int = 0) -> Results:
     Raises InvalidInput when trials were scored on different queries.
     """
     folder = ledger.study(plan.study.name)
+    plan = plan.resumed(folder.search)
     choices = _choices(plan, folder)
     trials = tuple(_trials(plan, ledger, choices))
     counted: dict[str, list[TrialResult]] = {cell.name: [] for cell in plan.cells}
     for trial in trials:
         if trial.counted:
             counted[trial.cell].append(trial)
-    scores = Scores(ledger, folder, counted)
+    scores = Scores(ledger, folder, counted, _own(plan))
     found = _find(plan, folder, scores, seed)
     return Results(
         study=plan.study,
@@ -224,12 +229,14 @@ def collect(plan: Plan, ledger: Ledger, seed: int = 0) -> Results:
         family=found.family,
         comparisons=found.comparisons,
         seed_noise=found.seed_noise,
+        shared_draws=plan.shared_draws,
         chosen=all(cell.name in choices for cell in plan.cells),
         openings=tuple(folder.openings()),
         executions=tuple(folder.executions()),
         data=tuple(folder.read("data.json") or ()),
         confirmed=folder.read("confirm.json"),
         nodes=tuple(folder.rows("nodes.jsonl")),
+        prices=folder.read("prices.json") or {},
         scores=scores,
     )
 
@@ -249,7 +256,7 @@ class _Findings:
 
 
 def _find(plan: Plan, folder: StudyFolder, scores: Scores, seed: int) -> _Findings:
-    refs = [*(ref.label for ref in (*plan.test_refs, *plan.dev_refs)), *_judged(plan)]
+    refs = [*_own(plan), *_judged(plan), *scores.means]
     summaries = _summaries(scores, refs, seed)
     baselines = _baselines(folder, scores, refs)
     primary = primary_key(plan, list(summaries))
@@ -270,8 +277,13 @@ def _find(plan: Plan, folder: StudyFolder, scores: Scores, seed: int) -> _Findin
     )
 
 
+def _own(plan: Plan) -> list[str]:
+    """Labels of the splits by their own judgements, which rank the cells."""
+    return [ref.label for ref in (*plan.test_refs, *plan.dev_refs)]
+
+
 def _judged(plan: Plan) -> Iterator[str]:
-    """Labels of what further sources judge; after the splits' own, so they rank no cell."""
+    """Labels of what further sources judge."""
     for ref in (*plan.test_refs, *plan.dev_refs):
         yield from list(ref.marks(""))[1:]
 
@@ -280,7 +292,6 @@ def _cells(
     plan: Plan, trials: Sequence[TrialResult], choices: Mapping[str, int], found: _Findings
 ) -> tuple[CellResult, ...]:
     """The cells in the ranking's order, those without a score last."""
-    draws = {draw.index: draw.values for draw in plan.draws}
     own: dict[str, list[TrialResult]] = {cell.name: [] for cell in plan.cells}
     for trial in trials:
         own[trial.cell].append(trial)
@@ -292,7 +303,7 @@ def _cells(
             name=cell.name,
             values=cell.values,
             draw=choices.get(cell.name),
-            tuned=draws[choices[cell.name]] if cell.name in choices else {},
+            tuned=plan.tuned(cell, choices[cell.name]) if cell.name in choices else {},
             trials=tuple(own[cell.name]),
             metrics=_of_cell(found.summaries, cell.name),
             gains=_of_cell(found.gains, cell.name),
@@ -309,18 +320,17 @@ def _of_cell(found: Mapping[str, Mapping[str, Summary]], cell: str) -> dict[str,
 def _choices(plan: Plan, folder: StudyFolder) -> Mapping[str, int]:
     if plan.frozen_by_design:
         return {cell.name: 0 for cell in plan.cells}
-    return {cell: draw for cell, draw in folder.choices().items() if draw < len(plan.draws)}
+    return plan.possible(folder.choices())
 
 
 def _trials(plan: Plan, ledger: Ledger, choices: Mapping[str, int]) -> Iterator[TrialResult]:
     """Every distinct trial of the plan, those that choose before those that repeat."""
-    known = {cell: draw for cell, draw in choices.items() if cell in {c.name for c in plan.cells}}
     planned: dict[str, PlannedTrial] = {}
     if not plan.frozen_by_design:
         planned |= {trial.trial_id: trial for trial in plan.choose()}
-    planned |= {trial.trial_id: trial for trial in plan.repeat(known)}
+    planned |= {trial.trial_id: trial for trial in plan.repeat(choices)}
     for trial in planned.values():
-        counted = known.get(trial.cell) == trial.draw
+        counted = choices.get(trial.cell) == trial.draw
         yield TrialResult(trial, ledger.record(trial.trial_id), counted)
 
 
@@ -345,7 +355,8 @@ def _baselines(
     found: dict[str, dict[str, Summary]] = {}
     for name, by_ref in folder.baselines().items():
         for ref in refs:
-            arrays = scores.baseline(name, ref) if ref in by_ref else {}
+            parts = [part for parts in scores.means.get(ref, ((ref,),)) for part in parts]
+            arrays = scores.baseline(name, ref) if by_ref.keys() >= {*parts} else {}
             for metric, array in arrays.items():
                 if np.isfinite(array).all():
                     found.setdefault(name, {})[f"{ref}/{metric}"] = cell_summary(array, ALPHA)
@@ -384,5 +395,6 @@ def _plan_id(plan: Plan) -> str:
         "seeds": list(plan.seeds),
         "refs": [str(ref) for ref in (*plan.dev_refs, *plan.test_refs)],
         "fingerprints": dict(plan.fingerprints),
+        **({"search": plan.study.budget.search} if plan.study.adaptive else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

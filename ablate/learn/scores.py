@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trainables.errors import InvalidInput, Problem
+from trainables.evaluation.means import beir_sets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,8 +25,16 @@ class Scores:
     """Scores per query, read from the ledger when they are asked for, queries aligned by id."""
 
     def __init__(
-        self, ledger: Ledger, folder: StudyFolder, members: Mapping[str, Sequence[TrialResult]]
+        self,
+        ledger: Ledger,
+        folder: StudyFolder,
+        members: Mapping[str, Sequence[TrialResult]],
+        refs: Iterable[str] = (),
     ) -> None:
+        """`refs` are the labels among which BEIR's means are looked for."""
+        self.means = beir_sets(refs)
+        """Label of each mean -> its sets, each as the labels of its parts. A mean is asked for as
+        a reference is; its scores stand for all queries, each set weighing the same."""
         self._ledger, self._folder, self._members = ledger, folder, members
         self._order: dict[str, list[str]] = {}
         self._kept: dict[str, dict[str, dict[str, NDArray[np.float64]]]] = {}
@@ -47,13 +56,11 @@ class Scores:
 
     def cell(self, cell: str, ref: str) -> dict[str, NDArray[np.float64]]:
         """Metric name -> scores [seeds, queries] of the cell's finished, counted trials."""
-        rows = [
-            self._aligned(ref, trial.trial_id, *self._read(trial.trial_id, ref))
-            for trial in self._members.get(cell, ())
-            if _has(trial, ref)
-        ]
-        shared = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
-        return {name: np.stack([row[name] for row in rows]) for name in shared}
+        if ref in self.means:
+            parts = [part for parts in self.means[ref] for part in parts]
+            trials = self._trials(cell, parts)
+            return self._mean(ref, lambda part: self._part(cell, part, trials)) if trials else {}
+        return self._stacked(self._trials(cell, [ref]), ref)
 
     def trial(self, trial: TrialResult, key: str) -> NDArray[np.float64] | None:
         """Scores [queries] of one trial, counted or not, on a metric key; None without them."""
@@ -90,8 +97,45 @@ class Scores:
 
     def baseline(self, name: str, ref: str) -> dict[str, NDArray[np.float64]]:
         """Metric name -> scores [1, queries] of a baseline."""
+        if ref in self.means:
+            return self._mean(ref, lambda part: self.baseline(name, part))
         columns = self._aligned(ref, name, *self._folder.baseline_scores(name, ref))
         return {metric: column[None] for metric, column in columns.items()}
+
+    def _trials(self, cell: str, refs: Sequence[str]) -> list[TrialResult]:
+        """The cell's finished, counted trials that were scored on all of `refs`."""
+        trials = self._members.get(cell, ())
+        return [trial for trial in trials if all(_has(trial, ref) for ref in refs)]
+
+    def _stacked(self, trials: Sequence[TrialResult], ref: str) -> dict[str, NDArray[np.float64]]:
+        rows = [
+            self._aligned(ref, trial.trial_id, *self._read(trial.trial_id, ref)) for trial in trials
+        ]
+        shared = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
+        return {name: np.stack([row[name] for row in rows]) for name in shared}
+
+    def _part(
+        self, cell: str, ref: str, trials: Sequence[TrialResult]
+    ) -> dict[str, NDArray[np.float64]]:
+        """What `_stacked` reads, from what is kept where that holds the same trials."""
+        if ref not in self._kept or len(self._trials(cell, [ref])) != len(trials):
+            return self._stacked(trials, ref)
+        return {name: by[cell] for name, by in self._kept[ref].items() if cell in by}
+
+    def _mean(
+        self, ref: str, scores_of: Callable[[str], dict[str, NDArray[np.float64]]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Of each metric that all parts have, the mean over the sets, a set's being over its
+        parts."""
+        from ablate.learn.stats import mean_of_sets
+
+        groups = [[scores_of(part) for part in parts] for parts in self.means[ref]]
+        every = [found for group in groups for found in group]
+        return {
+            name: mean_of_sets([mean_of_sets([found[name] for found in g]) for g in groups])
+            for name in every[0]
+            if all(name in found for found in every)
+        }
 
     def _read(self, trial_id: str, ref: str) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 
 from ablate.plan.draft import Draft
 from ablate.plan.draws import Draw, count_draws, make_draws
@@ -141,6 +141,9 @@ def _check_stop(draft: Draft, study: Study) -> None:
     if study.watch and study.select and study.watch.ref != study.select.ref:
         rule = f"must be {study.select.ref}, the split that selects, for trials to be stopped by it"
         draft.wrong("watch.split", rule, str(study.watch.ref), draft.source)
+    if study.adaptive:
+        rule = "cannot stop what an adaptive search chooses: it would learn from cut trials"
+        draft.wrong("stop", rule, None, place, "budget.search: random")
     if stop.among == "draws" and not study.tune:
         draft.wrong("stop.among", "compares draws, and nothing is tuned", stop.among, place)
     if stop.among == "cells" and len(study.cells()) < 2:
@@ -171,10 +174,18 @@ def _representatives(
 ) -> Iterator[tuple[Cell, Draw]]:
     """Cells with draws that differ in a listed value: numbers drawn from a range obey one rule."""
     listed = [key for key, space in study.tune.items() if isinstance(space, (Fixed, Grid, Choice))]
-    distinct = {tuple(draw.values[key] for key in listed): draw for draw in reversed(draws)}
+    tried = _combined(study, draws[0]) if study.adaptive else reversed(draws)
+    distinct = {tuple(draw.values[key] for key in listed): draw for draw in tried}
     pairs = ((cell, draw) for cell in cells for draw in distinct.values())
     step = 1 + len(cells) * len(distinct) // MOST_CHECKED
     return islice(pairs, 0, None, step)
+
+
+def _combined(study: Study, draw: Draw) -> Iterator[Draw]:
+    """`draw` with every combination of the choices, any of which a search may come to."""
+    choices = {key: space.values for key, space in study.tune.items() if isinstance(space, Choice)}
+    for point in islice(product(*choices.values()), MOST_CHECKED):
+        yield Draw(draw.index, {**draw.values, **dict(zip(choices, point, strict=True))})
 
 
 def _problems(draft: Draft, values: Mapping[str, Scalar]) -> list[Problem]:

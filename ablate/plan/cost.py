@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from ablate.plan.backbone import Shape, backbone_shape
+from ablate.plan.parts import Watch
 from trainables.data.collections import COLLECTIONS, Ref, anywhere, parse_ref
 from trainables.model.losses import LOSSES
 from trainables.spec import Scalar
@@ -42,6 +44,9 @@ QUERIES: Mapping[str, Mapping[str, int]] = {
 }
 """Judged queries by split, as the collections' authors state them (BEIR: table 1)."""
 
+MOST_SCORES = 200
+"""How often a trial scores what it watches at most: once in a row of its history."""
+
 _SAMPLE = 1 << 20
 _MOST_READ = 64 << 20
 
@@ -67,12 +72,27 @@ def trial_flops(flat: Mapping[str, Scalar], refs: Sequence[Ref], sizes: Sizes) -
     Texts count with the lengths at which they are cut, so this is rather too much. Raises
     UnknownCost when the backbone's or a collection's size is not known.
     """
-    shape = backbone_shape(str(flat["encoder.backbone"]))
-    if shape is None:
-        raise UnknownCost(f"the size of {flat['encoder.backbone']} is not known here")
-    kept = flat["encoder.layers"]
-    shape = replace(shape, layers=min(shape.layers, int(kept or shape.layers)))
+    shape = _shape(flat)
     return _training(flat, shape, sizes) + _evaluation(flat, shape, refs, sizes)
+
+
+def watch_flops(flat: Mapping[str, Scalar], watch: Watch, sizes: Sizes) -> float:
+    """Operations of scoring what a trial watches, over its training. Raises as `trial_flops`."""
+    queries, passages = _counts([watch.ref], sizes)
+    one = _scoring(flat, _shape(flat), queries, watch.passages or passages)
+    return one * scores_watched(flat, watch, sizes)
+
+
+def steps_of(flat: Mapping[str, Scalar], sizes: Sizes) -> int:
+    """Steps of a trial's training. Raises UnknownCost as `trial_flops`."""
+    if flat["optim.steps"] is not None:
+        return int(flat["optim.steps"])
+    return math.ceil(_queries_trained(flat, sizes) / int(flat["optim.batch_size"] or 1))
+
+
+def scores_watched(flat: Mapping[str, Scalar], watch: Watch, sizes: Sizes) -> int:
+    """How often a trial scores what it watches."""
+    return min(math.ceil(steps_of(flat, sizes) / watch.every), MOST_SCORES)
 
 
 def passages_per_query(flat: Mapping[str, Scalar]) -> int:
@@ -125,15 +145,32 @@ def _evaluation(
 ) -> float:
     total = 0.0
     for name in dict.fromkeys(ref.collection for ref in refs):
-        size = sizes(name)
-        if size is None:
-            raise UnknownCost(f"the number of passages in {name} is not known here")
-        splits = [ref.split for ref in refs if ref.collection == name]
-        queries = sum(size.queries.get(split, 0) for split in splits)
-        total += size.passages * _text(flat, shape, "passage")
-        total += queries * _text(flat, shape, "query")
-        total += 2.0 * queries * size.passages * shape.width
+        counts = _counts([ref for ref in refs if ref.collection == name], sizes)
+        total += _scoring(flat, shape, *counts)
     return total
+
+
+def _counts(refs: Sequence[Ref], sizes: Sizes) -> tuple[int, int]:
+    """Queries of the splits `refs` of one collection, as far as known, and its passages."""
+    size = sizes(refs[0].collection)
+    if size is None:
+        raise UnknownCost(f"the number of passages in {refs[0].collection} is not known here")
+    return sum(size.queries.get(ref.split, 0) for ref in refs), size.passages
+
+
+def _scoring(flat: Mapping[str, Scalar], shape: Shape, queries: int, passages: int) -> float:
+    """Operations of encoding queries and passages, and of searching."""
+    encoding = passages * _text(flat, shape, "passage") + queries * _text(flat, shape, "query")
+    return encoding + 2.0 * queries * passages * shape.width
+
+
+def _shape(flat: Mapping[str, Scalar]) -> Shape:
+    """The backbone, without the layers that are left off."""
+    shape = backbone_shape(str(flat["encoder.backbone"]))
+    if shape is None:
+        raise UnknownCost(f"the size of {flat['encoder.backbone']} is not known here")
+    kept = flat["encoder.layers"]
+    return replace(shape, layers=min(shape.layers, int(kept or shape.layers)))
 
 
 def _text(flat: Mapping[str, Scalar], shape: Shape, role: str) -> float:

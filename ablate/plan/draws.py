@@ -1,4 +1,7 @@
-"""The draws of a study: made once from its seed and shared by every cell, so cells are paired."""
+"""The draws of a study: made once from its seed and shared by every cell, so cells are paired.
+
+Under an adaptive search only the first of them are tried for certain (`first_draws`).
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,12 @@ def count_draws(study: Study) -> int:
     """How many draws `make_draws` returns."""
     grids = [space for space in study.tune.values() if isinstance(space, Grid)]
     return (study.budget.draws_per_cell or 1) * prod(len(grid.values) for grid in grids)
+
+
+def first_draws(draws_per_cell: int) -> int:
+    """How many of an adaptive search's draws are made before it, shared by every cell: a third of
+    them, at least 4, but no more than half."""
+    return max(-(-draws_per_cell // 3), min(4, draws_per_cell // 2))
 
 
 def make_draws(study: Study) -> tuple[Draw, ...]:

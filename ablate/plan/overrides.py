@@ -41,8 +41,9 @@ def apply_sets(blocks: Blocks, sets: Mapping[str, str]) -> list[Problem]:
             problems += error.problems
             continue
         problems += _apply(blocks, key, Entry(value, Document(place, value)))
-    if drawn_before and not _draws(blocks) and "budget.draws_per_cell" not in sets:
-        blocks.keyed["budget"].pop("draws_per_cell", None)
+    if drawn_before and not _draws(blocks):
+        for name in {"draws_per_cell", "search"} - {key.removeprefix("budget.") for key in sets}:
+            blocks.keyed["budget"].pop(name, None)
     return problems
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Union
+from typing import Literal, Union, get_args
 
 from ablate.plan.keys import without_foreign
 from ablate.plan.space import Choice, Grid, Random, Space, is_random
@@ -35,6 +35,11 @@ BLOCKS: tuple[str, ...] = (
     "confirm",
 )
 
+
+SearchKind = Literal["random", "adaptive"]
+SEARCHES: tuple[SearchKind, ...] = get_args(SearchKind)
+"""Draws made before anything runs, alike for every cell; or most of them chosen, in each cell on
+its own, from the scores of the cell's earlier draws."""
 
 Values = dict[str, Scalar]
 Stop = Union[Asha, Median, Sequential]
@@ -77,11 +82,12 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many random draws every cell gets, the seed they are made from, and the price of one
-    human label, in any currency."""
+    """How many random draws every cell gets, the seed they are made from, how they are made
+    (`SEARCHES`), and the price of one human label, in any currency."""
 
     draws_per_cell: int | None = None
     seed: int = 0
+    search: SearchKind = "random"
     label_price: float | None = None
 
 
@@ -180,6 +186,11 @@ class Study:
     def random(self) -> Mapping[str, Random]:
         """The tuned keys whose values are drawn rather than listed."""
         return {key: space for key, space in self.tune.items() if is_random(space)}
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether most draws are chosen while the study runs."""
+        return self.budget.search == "adaptive"
 
     @property
     def references(self) -> tuple[Ref, ...]:

@@ -1,17 +1,25 @@
-"""Plan: every trial of a study, in order, each with its identity, before anything runs."""
+"""Plan: every trial of a study, in order, each with its identity, before anything runs.
+
+Under an adaptive search the trials are those of the first draws and of what has been chosen so far;
+`Plan.to_come` counts the rest.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ablate.plan.draws import Draw, make_draws
+from ablate.plan.draws import Draw, first_draws, make_draws
 from ablate.plan.identity import Identities
 from ablate.plan.keys import complete, without_foreign
 from ablate.plan.known import is_dev
 from ablate.plan.parts import Cell, Study
+from ablate.plan.search import Search
+from ablate.plan.space import Random
 from trainables.data.collections import Ref, parse_ref
 from trainables.data.collections import fingerprint as collection_fingerprint
 from trainables.errors import InvalidInput, Problem, unknown
@@ -39,12 +47,15 @@ class Plan:
     """The trials of a study. The iterators make trials as they are asked for and keep none.
 
     `fingerprints` maps every collection that the study reads to the identity of its content.
+    `searches` are the adaptive searches that have begun, by the name of their cell.
     """
 
     study: Study
     cells: tuple[Cell, ...]
     draws: tuple[Draw, ...]
+    """As random search makes them; of these an adaptive one shares the first."""
     fingerprints: Mapping[str, str]
+    searches: Mapping[str, Search] = field(default_factory=dict)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -69,14 +80,30 @@ class Plan:
     @cached_property
     def trial_count(self) -> int:
         """How many trials there are: those to choose from, and the chosen under further seeds."""
-        to_choose_from = sum(len(self.settings(cell)) for cell in self.cells)
+        to_choose_from = sum(self.wanted(cell) for cell in self.cells)
         return to_choose_from + len(self.cells) * (len(self.seeds) - 1)
+
+    @cached_property
+    def to_come(self) -> int:
+        """How many of the trials to choose from an adaptive search has yet to name."""
+        return sum(self.wanted(cell) - len(self.settings(cell)) for cell in self.cells)
+
+    @cached_property
+    def shared_draws(self) -> int:
+        """How many draws, the first ones, all cells have in common."""
+        if not self.study.adaptive:
+            return len(self.draws)
+        return min((self.first(cell) for cell in self.cells), default=0)
 
     def choose(self) -> Iterator[PlannedTrial]:
         """Every cell with every draw, under the first seed."""
         for cell in self.cells:
             for index, values in self.settings(cell).items():
-                yield from self._trials(cell, index, values, self.seeds[:1])
+                yield self.candidate(cell, index, values)
+
+    def candidate(self, cell: Cell, index: int, values: Mapping[str, Scalar]) -> PlannedTrial:
+        """A cell with the values of a draw, under the first seed."""
+        return next(self._trials(cell, index, values, self.seeds[:1]))
 
     def repeat(self, choices: Mapping[str, int] | None = None) -> Iterator[PlannedTrial]:
         """Every cell with its chosen draw, under every seed.
@@ -93,13 +120,22 @@ class Plan:
         rule = "are needed: the study tunes, and its winners are not known"
         raise InvalidInput([Problem("choices", rule)])
 
+    def tuned(self, cell: Cell, index: int) -> Mapping[str, Scalar]:
+        """The values of a draw of `cell`, by its index."""
+        return self._values(cell)[index]
+
+    def possible(self, choices: Mapping[str, int]) -> dict[str, int]:
+        """Those of the choices that name a cell and a draw of the plan."""
+        draws = {cell.name: self._values(cell) for cell in self.cells}
+        return {cell: draw for cell, draw in choices.items() if draw in draws.get(cell, ())}
+
     def trials(self) -> Iterator[PlannedTrial]:
         """The trials that are known before anything ran: all of them when nothing is tuned."""
         return self.repeat() if self.frozen_by_design else self.choose()
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values: cells, draws, trials, references and fingerprints."""
-        study = self.study
+        study, watch = self.study, self.study.watch
         return {
             "study": study.name,
             "question": study.question,
@@ -110,14 +146,16 @@ class Plan:
                 {"name": cell.name, "values": dict(cell.values), "reason": reason}
                 for cell, reason in study.excluded()
             ],
-            "draws": [dict(draw.values) for draw in self.draws],
+            "draws": [dict(draw.values) for draw in self.draws[: self.shared_draws]],
             "seeds": list(self.seeds),
             "select": study.select.key if study.select else None,
             "dev": [str(ref) for ref in self.dev_refs],
             "test": [str(ref) for ref in self.test_refs],
+            "watch": watch and {**asdict(watch), "ref": str(watch.ref)},
             "resources": asdict(study.resources),
             "fingerprints": dict(self.fingerprints),
             "trial_count": self.trial_count,
+            **({"to_come": self.to_come} if study.adaptive else {}),
             "trials": [
                 {"trial_id": t.trial_id, "cell": t.cell, "draw": t.draw, "seed": t.seed}
                 for t in self.trials()
@@ -125,10 +163,56 @@ class Plan:
         }
 
     def settings(self, cell: Cell) -> Mapping[int, Mapping[str, Scalar]]:
-        """By index, what every draw sets in `cell`.
+        """By index, what every draw sets in `cell`, as far as the draws are known.
 
         Parameters of another loss are dropped; a draw that is then like an earlier one is left out.
         """
+        if not self.study.adaptive:
+            return self.drawn(cell)
+        if cell.name not in self._searched:
+            first = self.first(cell)
+            begun = self.searches.get(cell.name)
+            found = [(i, values) for i, values in self.drawn(cell).items() if i < first]
+            found += enumerate(begun.draws if begun else (), start=first)
+            self._searched[cell.name] = dict(found[: self.wanted(cell)])
+        return self._searched[cell.name]
+
+    def wanted(self, cell: Cell) -> int:
+        """How many draws `cell` gets, whichever way they are made."""
+        return len(self.drawn(cell))
+
+    def first(self, cell: Cell) -> int:
+        """How many of the plan's draws an adaptive search of `cell` begins with."""
+        begun = self.searches.get(cell.name)
+        return first_draws(len(self.draws)) if begun is None else begun.first
+
+    def spaces(self, cell: Cell) -> dict[str, Random]:
+        """What an adaptive search of `cell` draws from: the tuned keys that act in it."""
+        own = {key for values in self.drawn(cell).values() for key in values}
+        return {key: space for key, space in self.study.random.items() if key in own}
+
+    def search_id(self, cell: Cell) -> str:
+        """Identity of the adaptive search of `cell`: of all that its draws follow from."""
+        index, values = next(iter(self.drawn(cell).items()))
+        select = self.study.select
+        content = {
+            "began": self.candidate(cell, index, values).trial_id,
+            "spaces": {key: space.to_yaml() for key, space in self.study.tune.items()},
+            "seed": self.study.budget.seed,
+            "select": [select.key, self.fingerprints[select.ref.collection]] if select else None,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def resumed(self, read: Callable[[str], Mapping[str, Any] | None]) -> Plan:
+        """The plan with the searches that `read` knows by their identity."""
+        if not self.study.adaptive:
+            return self
+        kept = {cell.name: read(self.search_id(cell)) for cell in self.cells}
+        begun = {name: Search.from_json(found) for name, found in kept.items() if found}
+        return replace(self, searches=begun)
+
+    def drawn(self, cell: Cell) -> Mapping[int, Mapping[str, Scalar]]:
+        """By index, what each of the plan's draws sets in `cell`."""
         loss = {**self.study.fixed, **cell.values}.get("loss.name")
         if loss not in self._settings:
             distinct: dict[tuple[Scalar, ...], int] = {}
@@ -145,6 +229,18 @@ class Plan:
         return {}
 
     @cached_property
+    def _searched(self) -> dict[str, Mapping[int, Mapping[str, Scalar]]]:
+        return {}
+
+    def _values(self, cell: Cell) -> Mapping[int, Mapping[str, Scalar]]:
+        """By index, the values of every draw that may be chosen for `cell`."""
+        return self.settings(cell) if self.study.adaptive else self._by_index
+
+    @cached_property
+    def _by_index(self) -> Mapping[int, Mapping[str, Scalar]]:
+        return {draw.index: draw.values for draw in self.draws}
+
+    @cached_property
     def _identities(self) -> Identities:
         return Identities(self.fingerprints)
 
@@ -152,7 +248,7 @@ class Plan:
         for cell in self.cells:
             if cell.name in choices:
                 index = choices[cell.name]
-                yield from self._trials(cell, index, self.draws[index].values, self.seeds)
+                yield from self._trials(cell, index, self.tuned(cell, index), self.seeds)
 
     def _trials(
         self, cell: Cell, index: int, values: Mapping[str, Scalar], seeds: tuple[int, ...]
@@ -165,11 +261,11 @@ class Plan:
             yield PlannedTrial(trial_id, cell.name, index, seed, own, fingerprints)
 
     def _check(self, choices: Mapping[str, int]) -> None:
-        names = [cell.name for cell in self.cells]
-        problems = [unknown("cell", name, names) for name in choices if name not in names]
+        draws = {cell.name: self._values(cell) for cell in self.cells}
+        problems = [unknown("cell", name, list(draws)) for name in choices if name not in draws]
         for name, index in choices.items():
-            if not 0 <= index < len(self.draws):
-                rule = f"must be the index of one of the {len(self.draws)} draws"
+            if name in draws and index not in draws[name]:
+                rule = f"must be the index of one of the {len(draws[name])} draws"
                 problems.append(Problem(f"choice of {name}", rule, index))
         if problems:
             raise InvalidInput(problems)

@@ -1,23 +1,55 @@
-"""The smallest difference between two cells that a plan can show, from a stated prior."""
+"""The smallest difference of two cells that a plan can show, from earlier trials or a prior."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import Any
+
+from ablate.plan.cost import Sizes
+from ablate.plan.planner import Plan
+from ablate.plan.prior import Prior
+
+ALPHA, POWER = 0.05, 0.8
 
 
 @dataclass(frozen=True)
-class Prior:
-    """How much two cells of equal quality differ by chance, in units of the metric (0 to 1).
+class Detectable:
+    """The smallest true difference of two cells that the plan finds on a test split."""
 
-    `query_sd`: standard deviation over queries of the difference of two encoders' scores.
-    `seed_sd`: standard deviation over seeds of one cell's mean score. The defaults are guesses for
-    MRR@10 and nDCG@10; values measured on earlier trials are better.
+    label: str
+    queries: int
+    effect: float
+    prior: Prior
+
+    def __str__(self) -> str:
+        plural = "query" if self.queries == 1 else "queries"
+        return f"{self.effect:.3f} on {self.label} ({self.queries:,} {plural})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The value and what it rests on, as JSON values."""
+        return {**asdict(self), "alpha": ALPHA, "power": POWER}
+
+
+def detectable(plan: Plan, sizes: Sizes, priors: Mapping[str, Prior]) -> Iterator[Detectable]:
+    """The smallest difference on every test split whose queries are counted.
+
+    `priors` has the spreads by a split's label, where they were measured.
     """
+    for ref in plan.test_refs:
+        size = sizes(ref.collection)
+        queries = None if size is None else size.queries.get(ref.split)
+        if queries:
+            prior = priors.get(ref.label, Prior())
+            effect = smallest_effect(queries, len(plan.seeds), comparisons(plan), prior)
+            yield Detectable(ref.label, queries, effect, prior)
 
-    query_sd: float = 0.25
-    seed_sd: float = 0.005
+
+def comparisons(plan: Plan) -> int:
+    """All pairs of cells."""
+    return max(1, len(plan.cells) * (len(plan.cells) - 1) // 2)
 
 
 def smallest_effect(
@@ -25,8 +57,8 @@ def smallest_effect(
     seeds: int,
     comparisons: int = 1,
     prior: Prior | None = None,
-    alpha: float = 0.05,
-    power: float = 0.8,
+    alpha: float = ALPHA,
+    power: float = POWER,
 ) -> float:
     """Smallest true difference of two cells' means that is found with probability `power`.
 

@@ -11,8 +11,17 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from ablate.plan.document import Entry
 from ablate.plan.draft import Blocks, Draft
 from ablate.plan.known import check_ref, check_refs, is_dev
-from ablate.plan.parts import Budget, Confirm, Exclusion, Resources, Select, Watch
-from ablate.plan.space import is_random
+from ablate.plan.parts import (
+    SEARCHES,
+    Budget,
+    Confirm,
+    Exclusion,
+    Resources,
+    SearchKind,
+    Select,
+    Watch,
+)
+from ablate.plan.space import Grid, is_random
 from ablate.plan.stops import RULES, Among
 from trainables.data.collections import Ref
 from trainables.errors import InvalidInput, Problem, nearest
@@ -26,6 +35,7 @@ _COUNT = Annotated[int, Field(ge=1)]
 _BUDGET: Mapping[str, TypeAdapter[Any]] = {
     "draws_per_cell": TypeAdapter(_COUNT, config=_STRICT),
     "seed": TypeAdapter(Annotated[int, Field(ge=0)], config=_STRICT),
+    "search": TypeAdapter(SearchKind),
     "label_price": TypeAdapter(Annotated[float, Field(gt=0)], config=_STRICT),
 }
 _SELECT: Mapping[str, TypeAdapter[Any]] = {
@@ -87,6 +97,26 @@ def read_budget(draft: Draft, entries: Entries) -> None:
         rule = "counts random draws, and tune draws nothing at random"
         place = entries["draws_per_cell"].place()
         draft.wrong("budget.draws_per_cell", rule, entries["draws_per_cell"].value, place)
+    if draft.budget.search == "adaptive" and not unclear:
+        _check_adaptive(draft, entries["search"].place())
+
+
+def _check_adaptive(draft: Draft, place: str) -> None:
+    """A search needs something to draw, more than once, and no key whose values are all tried."""
+    key, draws = "budget.search", draft.budget.draws_per_cell
+    if not any(is_random(space) for space in draft.tune.values()):
+        rule = "has nothing to search: tune draws nothing at random"
+        draft.wrong(key, rule, "adaptive", place, "random")
+    elif draws == 1:
+        rule = "chooses by earlier draws and needs a budget.draws_per_cell of at least 2"
+        draft.wrong(key, rule, "adaptive", place, "random")
+    for name, space in draft.tune.items():
+        if isinstance(space, Grid):
+            rule = (
+                "is a grid, of which every value is tried; under an adaptive search write a choice"
+            )
+            written = f"{{choice: {space.to_yaml()}}}"
+            draft.wrong(name, rule, space.to_yaml(), draft.places[name], written)
 
 
 def read_resources(draft: Draft, entries: Entries) -> None:
@@ -289,7 +319,8 @@ def _number_problem(key: str, entry: Entry, error: ValidationError) -> Problem:
         rule = f"{written.rule}; write {written.nearest}"
         return Problem(key, rule, entry.value, None, entry.place())
     rule = error.errors()[0]["msg"].removeprefix("Input ")
-    return Problem(key, rule, entry.value, None, entry.place())
+    hint = nearest(str(entry.value), SEARCHES) if key == "budget.search" else None
+    return Problem(key, rule, entry.value, hint, entry.place())
 
 
 def read_settings(draft: Draft, blocks: Blocks) -> None:

@@ -80,7 +80,11 @@ class Uniform:
 
     def at(self, unit: float) -> float:
         """The value at `unit` in [0, 1) of the distribution."""
-        return _rounded(self.low + unit * (self.high - self.low), self.low, self.high)
+        return self.rounded(self.low + unit * (self.high - self.low))
+
+    def rounded(self, value: float) -> float:
+        """`value` with `DIGITS` significant digits, within the bounds."""
+        return _rounded(value, self.low, self.high)
 
     def to_yaml(self) -> dict[str, list[float]]:
         return {self.kind: [self.low, self.high]}
@@ -102,7 +106,11 @@ class LogUniform:
     def at(self, unit: float) -> float:
         """The value at `unit` in [0, 1) of the distribution."""
         ratio = math.log(self.high) - math.log(self.low)
-        return _rounded(math.exp(math.log(self.low) + unit * ratio), self.low, self.high)
+        return self.rounded(math.exp(math.log(self.low) + unit * ratio))
+
+    def rounded(self, value: float) -> float:
+        """`value` with `DIGITS` significant digits, within the bounds."""
+        return _rounded(value, self.low, self.high)
 
     def to_yaml(self) -> dict[str, list[float]]:
         return {self.kind: [self.low, self.high]}

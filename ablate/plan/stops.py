@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from ablate.plan.power import Prior
+from ablate.plan.prior import Prior
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,6 +7,8 @@
     tune:     {KEY: SPACE}                drawn, or listed, alike for every cell; see `space`
     repeat:   {seed: [NUMBERS]}
     budget:   {draws_per_cell: N, seed: N}   random draws; a grid in tune multiplies them
+              {search: random | adaptive} adaptive: after the first draws, which all cells share,
+                                          each cell's are chosen by the scores of its earlier ones
               {label_price: NUMBER}       of one human label; puts money into the report
     select:   {maximize: COLLECTION/SPLIT/METRIC}   on a dev split; needed when something is tuned
               {equal_within: NUMBER}      difference in it up to which cells count as equal

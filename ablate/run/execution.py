@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.plan.planner import Plan, PlannedTrial
@@ -24,8 +23,10 @@ from ablate.run.capacity import Capacity, Slots, slots, worker_need
 from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
 from ablate.run.lease import Leases
-from ablate.run.ledger import Ledger, Record
+from ablate.run.ledger import BASELINES, Ledger, Record, cache_root
+from ablate.run.older import marks_of_today
 from ablate.run.revision import revision
+from ablate.run.search import Searches
 from ablate.run.stops import Judge, Stopping, judge
 from ablate.run.tasks import anywhere_spec, looks_place, moved, watched
 from ablate.run.trial import Job, Resources, is_done, is_settled
@@ -34,10 +35,6 @@ from trainables.data.collections import Ref
 VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
 )  # fmt: skip
-
-
-BASELINES = "baselines.json"
-"""What each baseline was scored on: name -> reference -> fingerprint."""
 
 
 class StudyWatcher(sweep.Watcher, Protocol):
@@ -49,8 +46,10 @@ class StudyWatcher(sweep.Watcher, Protocol):
     def working(self, text: str) -> AbstractContextManager[None]:
         """The block that follows takes a while."""
 
-    def phase(self, name: str, jobs: Sequence[Job], slots: int) -> AbstractContextManager[None]:
-        """The block that follows runs these trials."""
+    def phase(
+        self, name: str, jobs: Sequence[Job], slots: int, to_come: int
+    ) -> AbstractContextManager[None]:
+        """The block that follows runs these trials, and `to_come` more that `jobs` will hold."""
 
 
 @dataclass
@@ -93,7 +92,7 @@ class StudyRun:
             gpus=wanted.gpus_per_worker,
         )
         self.done = Execution()
-        self.leases = Leases(self.ledger.store)
+        self.leases = Leases(self.ledger.store, watcher.note)
         self._cluster = ExitStack()
         self._slots: Slots | None = None
         self._recorder: nodes.Recorder | None = None
@@ -107,28 +106,43 @@ class StudyRun:
         self.ledger.store.require()
         self.ledger.store.sweep_scratch()
         started = time.time()
+        self.plan = self.plan.resumed(self.folder.search)
         self.folder.write("plan.json", self.plan.to_json())
         self.folder.write("study.yaml", write_study(self.plan.study))
         with self.leases, self._cluster:
             if self.plan.frozen_by_design:
                 self.done.choices = {cell.name: 0 for cell in self.plan.cells}
             else:
-                rule = judge(self.plan, self.ledger, None)
-                self._jobs("choosing on dev", self.plan.choose(), self.plan.dev_refs, rule)
+                self._choose()
                 self.done.choices = choose(self.plan, self.ledger)
             self.folder.write("choices.json", dict(self.done.choices))
-            with self._alone("openings"):
+            with self._alone("openings", "opening the test splits"):
                 self._open_test()
             rule = judge(self.plan, self.ledger, self.done.choices)
             self._jobs("training", self.plan.repeat(self.done.choices), self._refs, rule)
-            with self._alone("baselines"):
+            with self._alone("baselines", "scoring the baselines"):
                 self._baselines()
-            with self._alone("confirmation"):
+            with self._alone("confirmation", "confirming the winner"):
                 self._confirm()
         # Workers of a driver that was killed a moment ago may have left something since.
         self.ledger.store.sweep_scratch()
         self._record(started)
         return self.done
+
+    def _choose(self) -> None:
+        refs = self.plan.dev_refs
+        searches = Searches(
+            self.plan,
+            self.ledger,
+            self.leases,
+            job=lambda trial: self._job(trial, refs),
+            slots=lambda: self._start().count,
+        )
+        rule = judge(self.plan, self.ledger, None)
+        self._jobs("choosing on dev", self.plan.choose(), refs, rule, searches)
+        if self.plan.study.adaptive:
+            self.plan = searches.plan
+            self.folder.write("plan.json", self.plan.to_json())
 
     def _jobs(
         self,
@@ -136,6 +150,7 @@ class StudyRun:
         trials: Iterator[PlannedTrial],
         refs: Sequence[Ref],
         rule: Judge | None,
+        searches: Searches | None = None,
     ) -> None:
         wanted, pending = self._wanted(refs), []
         for trial in trials:
@@ -148,17 +163,22 @@ class StudyRun:
                 self.done.left_stopped.add(trial.trial_id)
             else:
                 self.done.left_failed.add(trial.trial_id)
-        if not pending:
+        to_come = searches.to_come if searches else 0
+        if not pending and not to_come:
             return
         slots = self._start()
         if self._recorder is not None:
-            self._recorder.expect(len(pending))
-        jobs = [self._job(trial, refs) for trial in pending]
-        self._prepare(jobs)
-        with self.watcher.phase(name, jobs, slots.count):
+            self._recorder.expect(len(pending) + to_come)
+        jobs = searches.jobs if searches else []
+        jobs += [self._job(trial, refs) for trial in pending]
+        if jobs:
+            self._prepare(jobs)
+        with self.watcher.phase(name, jobs, slots.count, to_come):
             watcher: sweep.Watcher = self._recorder or self.watcher
             watcher = watcher if rule is None else Stopping(watcher, rule)
-            records = sweep.run_jobs(jobs, self.resources, slots.count, watcher, self.leases)
+            records = sweep.run_jobs(
+                jobs, self.resources, slots.count, watcher, self.leases, searches
+            )
         self.done.trained += sum(record.state == "finished" for record in records)
         self.done.failed += sum(record.state == "failed" for record in records)
         self.done.stopped += sum(record.state == "stopped" for record in records)
@@ -169,7 +189,11 @@ class StudyRun:
         for job in jobs:
             shared = [(k, v) for k, v in job.spec.items() if k.startswith(("data.", "encoder."))]
             distinct.setdefault(tuple(shared), job)
-        with self.watcher.working("Preparing the data"):
+        # One driver per collection, of whatever study: others would wait for locks, unheard.
+        contents = self.plan.fingerprints.values() if self.ledger.store.local else ()
+        names = [f"data {fingerprint}" for fingerprint in contents]
+        alone = self.leases.holding(*names, doing="preparing the data")
+        with alone, self.watcher.working("Preparing the data"):
             cache = self.resources.cache
             calls = [(baselines.prepare, j.spec, j.refs, cache) for j in distinct.values()]
             summaries = self._remote(calls)
@@ -207,7 +231,8 @@ class StudyRun:
         self.folder.write(BASELINES, {**scored, **dict.fromkeys(missing, wanted)})
 
     def _lacks(self, baseline: str, wanted: Mapping[str, str]) -> bool:
-        return (self.folder.read(BASELINES) or {}).get(baseline) != dict(wanted)
+        scored = (self.folder.read(BASELINES) or {}).get(baseline, {})
+        return marks_of_today(scored) != dict(wanted)
 
     def _open_test(self) -> None:
         labels = [ref.label for ref in self.plan.test_refs]
@@ -295,9 +320,9 @@ class StudyRun:
             found |= ref.marks(self.plan.fingerprints[ref.collection])
         return found
 
-    def _alone(self, what: str) -> AbstractContextManager[None]:
+    def _alone(self, what: str, doing: str) -> AbstractContextManager[None]:
         """The block that follows is done by one driver of this study at a time."""
-        return self.leases.holding(f"{self.plan.study.name} {what}")
+        return self.leases.holding(f"{self.plan.study.name} {what}", doing=doing)
 
     def _record(self, started: float) -> None:
         ended = self.done.trained + self.done.failed + self.done.stopped
@@ -352,16 +377,6 @@ def best_cell(plan: Plan, ledger: Ledger, choices: Mapping[str, int]) -> str | N
             values.setdefault(trial.cell, []).append(record.metrics[select.key])
     means = {cell: sum(found) / len(found) for cell, found in values.items()}
     return max(means, key=lambda cell: means[cell]) if means else None
-
-
-def cache_root(ledger: Ledger) -> str:
-    """Where shared content is cached: in the run folder, or on each node when that is remote."""
-    return str(ledger.store.local / "cache") if ledger.store.local else default_cache()
-
-
-def default_cache() -> str:
-    """The cache of what runs without a run folder on local disk."""
-    return os.environ.get("ABLATE_CACHE", str(Path.home() / ".cache" / "ablate"))
 
 
 def _version(package: str) -> str | None:

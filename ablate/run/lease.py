@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 
@@ -33,10 +33,13 @@ DRIVERS, CLAIMS = ".leases/drivers", ".leases/claims"
 
 
 class Leases(AbstractContextManager["Leases"]):
-    """One driver's claims on a run folder; they end with the block."""
+    """One driver's claims on a run folder; they end with the block.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    `say` is told, once a wait, which driver is waited for and at its end how long that took.
+    """
+
+    def __init__(self, store: Store, say: Callable[[str], None] = lambda text: None) -> None:
+        self.store, self.say = store, say
         self.owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self._held: set[str] = set()
         self._stop = threading.Event()
@@ -91,14 +94,30 @@ class Leases(AbstractContextManager["Leases"]):
         return found
 
     @contextlib.contextmanager
-    def holding(self, name: str) -> Iterator[None]:
-        """The block runs while no other driver holds `name`; waits for it."""
-        while not self.claim(name):
-            time.sleep(WAIT_SECONDS * random.uniform(0.5, 1.5))
+    def holding(self, *names: str, doing: str) -> Iterator[None]:
+        """The block runs while no other driver holds any of `names`, all of which are for `doing`
+        the same; waits for them."""
+        wait, held = Wait(self.say), []
         try:
+            # All drivers ask in one order, so no two wait for each other.
+            for name in sorted(set(names)):
+                while not self.claim(name):
+                    wait.on(f"{self.holders([name])}, which is {doing}")
+                    time.sleep(WAIT_SECONDS * random.uniform(0.5, 1.5))
+                held.append(name)
+            wait.over()
             yield
         finally:
-            self.release(name)
+            for name in held:
+                self.release(name)
+
+    def holders(self, names: Iterable[str]) -> str:
+        """The other living drivers that have claimed one of `names`, for a person."""
+        known, wanted = claims(self.store), set(names)
+        owners = sorted({known[name] for name in wanted & known.keys()} - {self.owner})
+        places = [owner.rsplit(".", 2)[:2] for owner in owners]
+        said = " and ".join(f"process {number} on {host}" for host, number in places)
+        return f"another driver ({said})" if said else "another driver"
 
     def place(self, name: str) -> str:
         """The file of this driver's claim on `name`; when it is gone, another took over."""
@@ -113,6 +132,26 @@ class Leases(AbstractContextManager["Leases"]):
             # A store that is away for a moment costs at worst the claims, never the sweep.
             with contextlib.suppress(OSError, StoreUnreachable):
                 self.store.touch(self._file)
+
+
+class Wait:
+    """Says what is waited for, once, and at the end how long it took."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._since: float | None = None
+
+    def on(self, what: str) -> None:
+        """The wait goes on."""
+        if self._since is None:
+            self._since = time.monotonic()
+            self._say(f"Waiting for {what}")
+
+    def over(self) -> None:
+        """The wait is over, if there was one."""
+        if self._since is not None:
+            self._say(f"Waited {time.monotonic() - self._since:.0f} s")
+            self._since = None
 
 
 def claims(store: Store) -> dict[str, str]:

@@ -6,23 +6,31 @@ trials/<trial_id>/evaluations/<slug>/    metrics.json, per_query.parquet, run.tr
 trials/<trial_id>/looks/<what>/          watched scores per query by step; whether it is to stop
 trials/<trial_id>/checkpoint/            the trained encoder
 trials/<trial_id>/resume/                the state of an unfinished training
-studies/<name>/                          plan, choices, openings, executions, report
+studies/<name>/                          plan, searches, choices, openings, executions, report
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ablate.run import older
+from ablate.run.older import slug
 from ablate.run.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+__all__ = ["BASELINES", "Ledger", "Record", "State", "StudyFolder", "slug"]
+
+BASELINES = "baselines.json"
+"""What each baseline of a study was scored on: name -> reference -> fingerprint."""
 
 State = Literal["planned", "running", "finished", "failed", "stopped"]
 
@@ -57,12 +65,7 @@ class Record:
         """The record written by `to_json`."""
         content = json.loads(text)
         content["log_tail"] = tuple(content["log_tail"])
-        return cls(**content)
-
-
-def slug(ref_label: str) -> str:
-    """The folder name of a reference: `nq/test` -> `nq__test`."""
-    return ref_label.replace("/", "__")
+        return cls(**older.record_of_today(content))
 
 
 class Ledger:
@@ -101,8 +104,7 @@ class Ledger:
         self, trial_id: str, ref_label: str
     ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
         """Query ids and, per metric, float64[Q]; FileNotFoundError when not evaluated."""
-        folder = f"trials/{trial_id}/evaluations/{slug(ref_label)}"
-        return _scores(self.store, f"{folder}/per_query.parquet")
+        return _scores(self.store, f"trials/{trial_id}/evaluations", ref_label)
 
     def publish(self, trial_id: str, output: Path) -> None:
         """Move what a trial wrote (`history.jsonl`, `checkpoint`, `evaluations/*`) into place.
@@ -161,6 +163,26 @@ class StudyFolder:
         """Cell name -> index of the draw that was chosen on dev; empty before the choice."""
         return self.read("choices.json") or {}
 
+    def search(self, search_id: str) -> Any:
+        """What an adaptive search of one cell has chosen, as JSON; None when it has not begun.
+
+        A damaged file counts as none: the search comes to the same draws by the trials' records.
+        """
+        try:
+            return self.read(f"searches/{search_id}.json")
+        except ValueError:
+            return None
+
+    def write_search(self, search_id: str, content: Mapping[str, Any]) -> None:
+        """Keep what an adaptive search has chosen, in place of what it had before."""
+        self.write(f"searches/{search_id}.json", dict(content))
+
+    def searched(self) -> list[str]:
+        """The ids of all trials that adaptive searches have chosen, also under other settings."""
+        names = self.store.children(f"{self.path}/searches")
+        found = [self.search(name.removesuffix(".json")) for name in names]
+        return [row["trial_id"] for content in found if content for row in content["draws"]]
+
     def openings(self) -> list[dict[str, Any]]:
         """Every opening of a test split: when, which references, which trials."""
         names = self.store.children(f"{self.path}/openings")
@@ -178,25 +200,42 @@ class StudyFolder:
     def baselines(self) -> dict[str, dict[str, dict[str, float]]]:
         """Baseline name -> reference -> metric key -> value."""
         found: dict[str, dict[str, dict[str, float]]] = {}
+        scored = self.read(BASELINES) or {}
         for name in self.store.children(f"{self.path}/baselines"):
+            names = older.renamed(scored.get(name, {}))
             for folder in self.store.children(f"{self.path}/baselines/{name}"):
                 metrics = self.read(f"baselines/{name}/{folder}/metrics.json")
                 if metrics is not None:
-                    found.setdefault(name, {})[folder.replace("__", "/")] = metrics
+                    label = folder.replace("__", "/")
+                    found.setdefault(name, {})[names.get(label, label)] = metrics
         return found
 
     def baseline_scores(
         self, name: str, ref_label: str
     ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
         """A baseline's scores per query, as `Ledger.per_query` gives them."""
-        path = f"{self.path}/baselines/{name}/{slug(ref_label)}/per_query.parquet"
-        return _scores(self.store, path)
+        return _scores(self.store, f"{self.path}/baselines/{name}", ref_label)
 
 
-def _scores(store: Store, path: str) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+def cache_root(ledger: Ledger) -> str:
+    """Where shared content is cached: in the run folder, or on each node when that is remote."""
+    return str(ledger.store.local / "cache") if ledger.store.local else default_cache()
+
+
+def default_cache() -> str:
+    """The cache of what runs without a run folder on local disk."""
+    return os.environ.get("ABLATE_CACHE", str(Path.home() / ".cache" / "ablate"))
+
+
+def _scores(
+    store: Store, home: str, label: str
+) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(store.path(path), filesystem=store.files)
+    path = f"{home}/{older.slug_of(store, home, label)}/per_query.parquet"
+    # One file is read several times faster so than by `read_table`, which looks for a data set.
+    with store.files.open_input_file(store.path(path)) as file:
+        table = pq.ParquetFile(file).read(use_threads=False)
     columns = {name: table[name].to_numpy() for name in table.column_names[1:]}
     return table["query_id"].to_pylist(), columns
 

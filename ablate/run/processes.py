@@ -1,4 +1,4 @@
-"""The processes below this one, where the system shows them as files (Linux)."""
+"""The processes below this one, where the system shows them as files (Linux); its own threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+
+from trainables.errors import InvalidInput, Problem
+
+THREADS = "OMP_NUM_THREADS"
+"""Environment variable that limits the CPU threads of one process."""
+
+
+def threads() -> int:
+    """CPU threads of work in this very process: OMP_NUM_THREADS if set, else one for each core
+    that the process may use. Raises InvalidInput when the variable is no whole number from 1 on.
+    """
+    given = os.environ.get(THREADS, "").strip()
+    if given:
+        if not given.isdecimal() or int(given) < 1:
+            raise InvalidInput([Problem(THREADS, "must be a whole number of at least 1", given)])
+        return int(given)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def descendants(of: int) -> dict[int, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 from ablate.run import sweep
 from ablate.run.capacity import slots
-from ablate.run.execution import default_cache
+from ablate.run.ledger import default_cache
+from ablate.run.processes import threads
 from ablate.run.trial import Resources
 from trainables.evaluation.means import beir_means
 
@@ -49,7 +49,7 @@ def train_one(
                 shutil.rmtree(storage, ignore_errors=True)
     else:
         reporter = worker.HereReporter(on_progress, keep=shutil.rmtree, kept=lambda: None)
-        outcome = worker.run_here(task, reporter, threads=os.cpu_count() or 1)
+        outcome = worker.run_here(task, reporter, threads=threads())
     result = {"spec": dict(flat), "metrics": outcome.metrics, "seconds": outcome.seconds}
     text = json.dumps(result, indent=1, sort_keys=True)
     (out / "result.json").write_text(text, encoding="utf-8")
@@ -78,7 +78,7 @@ def evaluate_one(
         refs,
         default_cache(),
         str(out),
-        os.cpu_count() or 1,
+        threads(),
         on_progress,
         keep_embeddings,
     )

@@ -19,7 +19,7 @@ from ablate.run.capacity import Capacity, ClusterCannot, Nodes, worker_need
 from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.store import TEMPORARY
-from ablate.run.supply import Supply
+from ablate.run.supply import Further, Supply
 from ablate.run.trial import Job, Resources, TakenOver, execute, lost
 from trainables.faults import is_out_of_memory, out_of_memory
 
@@ -92,17 +92,19 @@ def run_jobs(
     concurrent: int,
     watcher: Watcher,
     leases: Leases,
+    further: Further | None = None,
 ) -> list[Record]:
     """Run the jobs, at most `concurrent` at once; returns the records of those run here.
 
-    Jobs that another driver is at are waited for, and run here when that driver dies.
+    Jobs that another driver is at are waited for, and run here when that driver dies. Those of
+    `further` come as their time comes.
     """
-    if not jobs:
+    if not jobs and not (further and further.to_come):
         return []
     ledger = Ledger(resources.runs)
     place = f"{TEMPORARY}/{socket.gethostname()}.{os.getpid()}.sweep"
     ledger.store.write(f"{place}/mark", b"")
-    supply = Supply(jobs, ledger, leases, watcher.ended)
+    supply = Supply(jobs, ledger, leases, watcher.ended, further)
     records: list[Record] = []
     try:
         while not supply.empty:

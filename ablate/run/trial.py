@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablate.run import older
 from ablate.run.ledger import Ledger, Record, slug
-from trainables.data.collections import fingerprint, parse_refs
+from trainables.data.cache import Cache
+from trainables.data.collections import Ref, fingerprint, parse_refs
 from trainables.evaluation.means import beir_means
 from trainables.faults import is_own, reason_of
 from trainables.looks import STOPPED
@@ -159,6 +161,7 @@ def _begin(job: Job, ledger: Ledger) -> Record:
         attempts=before.attempts + 1,
         host=socket.gethostname(),
     )
+    older.settle(ledger.store, f"trials/{job.trial_id}/evaluations", record.evaluated)
     ledger.write(record)
     return record
 
@@ -179,7 +182,8 @@ def _run(
     trained = ledger.checkpoint(job.trial_id)
     if trained is not None and not is_whole(trained):
         trained = None
-    refs, kept = _left(record, job.refs, ledger) if trained else (job.refs, {})
+    cache = Cache(Path(resources.cache))
+    refs, kept = _left(record, job.refs, ledger, cache) if trained else (job.refs, {})
     task = TrialTask(
         spec=dict(job.spec),
         refs=refs,
@@ -204,7 +208,7 @@ def _run(
 
 
 def _left(
-    record: Record, refs: Sequence[str], ledger: Ledger
+    record: Record, refs: Sequence[str], ledger: Ledger, cache: Cache
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The references that a trained trial lacks, and folders of the runs that some of them need.
 
@@ -217,12 +221,23 @@ def _left(
         if _has(record, ref.marks(mark)):
             continue
         left.append(text)
-        if record.evaluated.get(ref.label) == mark:
-            home = f"trials/{record.trial_id}/evaluations/{slug(ref.label)}"
-            folder = ledger.store.fetch(home)
-            if folder is not None:
-                kept[ref.label] = str(folder)
+        folder = _kept_run(record, ref, mark, ledger, cache)
+        if folder is not None:
+            kept[ref.label] = str(folder)
     return tuple(left), kept
+
+
+def _kept_run(record: Record, ref: Ref, mark: str, ledger: Ledger, cache: Cache) -> Path | None:
+    """A folder with the run of every query of `ref`, left by its own threshold or by another."""
+    from trainables.evaluation.judging import holds
+
+    for label in sorted(record.evaluated, key=lambda label: label != ref.label):
+        if record.evaluated[label] != mark or not ref.shares_split(label):
+            continue
+        folder = ledger.store.fetch(f"trials/{record.trial_id}/evaluations/{slug(label)}")
+        if folder is not None and holds(folder, ref, cache):
+            return folder
+    return None
 
 
 def _run_group(

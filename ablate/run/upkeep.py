@@ -9,9 +9,8 @@ from pathlib import Path
 
 from ablate.plan.planner import Plan, PlannedTrial, make_plan
 from ablate.plan.study import read_study
-from ablate.run.execution import cache_root
 from ablate.run.lease import DRIVERS, alive, claims, dead
-from ablate.run.ledger import Ledger, Record
+from ablate.run.ledger import Ledger, Record, cache_root
 from ablate.run.store import TEMPORARY
 from trainables.data.cache import Cache
 from trainables.errors import InvalidInput, Problem, nearest
@@ -54,15 +53,14 @@ def known_plan(ledger: Ledger, study: str) -> Plan:
         rule = f"has not been run in {ledger.store.uri}; known: {', '.join(known) or 'none'}"
         raise InvalidInput([Problem("STUDY", rule, name, nearest(name, known))])
     read = read_study(text.decode(), name, f"{folder.path}/study.yaml")
-    return make_plan(read, lambda collection: str(plan["fingerprints"][collection]))
+    made = make_plan(read, lambda collection: str(plan["fingerprints"][collection]))
+    return made.resumed(folder.search)
 
 
 def statuses(plan: Plan, ledger: Ledger) -> list[TrialStatus]:
     """Every trial that the study has so far: those to choose from, and the chosen ones' repeats."""
     planned = {trial.trial_id: trial for trial in plan.trials()}
-    choices = ledger.study(plan.study.name).choices()
-    cells = {cell.name for cell in plan.cells}
-    chosen = plan.repeat({cell: draw for cell, draw in choices.items() if cell in cells})
+    chosen = plan.repeat(plan.possible(ledger.study(plan.study.name).choices()))
     planned |= {trial.trial_id: trial for trial in chosen if trial.trial_id not in planned}
     busy = claims(ledger.store)
     found = []
@@ -164,7 +162,7 @@ def _unchosen(ledger: Ledger) -> Iterator[Leftover]:
     for name in ledger.store.children("studies"):
         folder = ledger.study(name)
         plan = folder.read("plan.json") or {"trials": []}
-        planned = {trial["trial_id"] for trial in plan["trials"]}
+        planned = {trial["trial_id"] for trial in plan["trials"]} | set(folder.searched())
         opened = {trial for opening in folder.openings() for trial in opening["trials"]}
         kept |= opened if opened else planned
         losers |= planned

@@ -32,6 +32,8 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 BACKBONE = "packaged/all-MiniLM-L6-v2"
 PUBLISHED = {"nfcorpus": 0.3159, "scifact": 0.6451}
 """nDCG@10 of sentence-transformers/all-MiniLM-L6-v2 on the test split, of its MTEB results."""
+EQUAL_SCORES = 1e-6
+"""Inner products of unit vectors that differ by this much are float32's rounding apart."""
 TOLERANCE = 1e-6
 """Per-query nDCG@10 may differ by this much before the query is listed."""
 
@@ -113,7 +115,17 @@ def report_quality(name: str, ours: list[dict[str, Any]], theirs: list[dict[str,
         ratio = min(r["seconds"] for r in theirs) / min(r["seconds"] for r in ours)
         print(f"{ratio:.2f} times as fast; {len(differ)} of {len(pairs)} queries differ")
         for query, (mine, other) in list(differ.items())[:10]:
-            print(f"  {query}: {mine} and {other}")
+            why = cause(ours[0]["top"][query], theirs[0]["top"].get(query, []))
+            print(f"  {query}: {mine} and {other}; {why}")
+
+
+def cause(ours: list[list[Any]], theirs: list[list[Any]]) -> str:
+    """Why two top tens of (passage, score) earn different values."""
+    apart = [pair for pair in zip(ours, theirs, strict=False) if pair[0][0] != pair[1][0]]
+    gap = max((abs(mine[1] - other[1]) for mine, other in apart), default=0.0)
+    if len(ours) == len(theirs) and gap <= EQUAL_SCORES:
+        return f"{len(apart)} places hold equal scores (to {gap:.1g}) in another order"
+    return f"scores at {len(apart)} places differ by up to {gap:.2g}"
 
 
 def run_search(arguments: argparse.Namespace) -> None:
@@ -239,7 +251,12 @@ def ours(task: dict[str, Any]) -> dict[str, Any]:
     work = per_token * lengths + 4 * config.hidden_size * lengths**2
     ndcg = dict(zip(scores.query_ids, scores.per_query["ndcg_at_10"].tolist(), strict=True))
     done = float(work.sum()) * config.num_hidden_layers / seen["seconds"]
-    return {**seen, "ndcg": ndcg, "passages": len(texts), "share": done / peak}
+    run = scores.run
+    top = {
+        query: list(zip(run.passage_ids(i)[:10], run.scores[i, :10].tolist(), strict=False))
+        for i, query in enumerate(run.query_ids)
+    }
+    return {**seen, "ndcg": ndcg, "passages": len(texts), "share": done / peak, "top": top}
 
 
 def published(task: dict[str, Any]) -> dict[str, Any]:
@@ -271,7 +288,11 @@ def theirs(task: dict[str, Any]) -> dict[str, Any]:
         retriever.evaluate(qrels, results, retriever.k_values)
     values = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut_10"}).evaluate(results)
     ndcg = {query: value["ndcg_cut_10"] for query, value in values.items()}
-    return {**seen, "ndcg": ndcg, "passages": len(corpus)}
+    top = {}
+    for query, line in results.items():  # in the order of trec_eval: equal scores by id, last first
+        best = sorted(((score, passage) for passage, score in line.items()), reverse=True)[:10]
+        top[query] = [(passage, score) for score, passage in best]
+    return {**seen, "ndcg": ndcg, "passages": len(corpus), "top": top}
 
 
 def vectors(task: dict[str, Any]) -> tuple[Any, Any, dict[str, dict[str, int]]]:
@@ -403,6 +424,9 @@ def bag_encoder() -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.table = torch.nn.EmbeddingBag(30522, 384)
+
+        def inference(self, precision: str) -> Any:
+            return torch.inference_mode()
 
         def encode(self, texts: Tokens, role: str) -> torch.Tensor:
             offsets = np.asarray(texts.offsets)

@@ -63,7 +63,7 @@ class Silent:
         print(f"  {text}: {time.monotonic() - began:.1f} s", file=sys.__stdout__, flush=True)
 
     @contextmanager
-    def phase(self, name: str, jobs: Sequence[Any], slots: int) -> Iterator[None]:
+    def phase(self, name: str, jobs: Sequence[Any], slots: int, to_come: int) -> Iterator[None]:
         yield
 
     def started(self, trial_id: str) -> None: ...

@@ -43,7 +43,11 @@ def test_refs_are_parsed(text: str, default: str | None, expected: Ref) -> None:
 def test_paths_are_named_by_their_folder(tiny_collection: str) -> None:
     assert parse_ref(tiny_collection, "train") == Ref(tiny_collection, "train")
     parsed = parse_ref(f"{tiny_collection}/test>=2")
-    assert (parsed.split, parsed.min_grade, parsed.label) == ("test", 2, "tiny/test")
+    assert (parsed.split, parsed.min_grade, parsed.label) == (
+        "test",
+        2,
+        "tiny/test:grade-2",
+    )
     assert splits_of(tiny_collection) == ("dev", "test", "train")
     assert short_name("beir/scifact") == "beir/scifact"
     assert short_name("hf:someone/a-set@v1") == "a-set"
@@ -107,7 +111,7 @@ def test_a_collection_is_looked_for(
     with pytest.raises(InvalidInput, match="ABLATE_COLLECTIONS"):
         parse_ref("tiny/dev")
     monkeypatch.setenv("ABLATE_COLLECTIONS", f"{tmp_path / 'none'}{os.pathsep}{home}")
-    assert parse_ref("tiny/dev>=2").label == "tiny/dev"
+    assert parse_ref("tiny/dev").label == "tiny/dev"
     assert anywhere("tiny") == tiny_collection
     shutil.copytree(tiny_collection, tmp_path / "tiny")
     assert anywhere("tiny") == str(tmp_path / "tiny")

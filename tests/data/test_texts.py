@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 
@@ -94,3 +95,37 @@ def test_the_fingerprint_follows_ids_texts_and_order(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         seen.add(written(tmp_path / name, content).fingerprint)
     assert len(seen) == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.integers(0, 3), st.integers(2**64 - 3, 2**64 - 1), st.integers(0, 2**64 - 1))
+    ),
+    st.integers(1, 9),
+)
+def test_hashes_sorted_piece_by_piece_are_sorted(values: list[int], size: int) -> None:
+    hashes = np.array(values, dtype=np.uint64)
+    order = np.argsort(hashes, kind="stable")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts_writer, "SORTED_ROWS", size)
+        pieces = list(texts_writer.sorted_pieces(hashes))
+        repeats = [len(texts_writer._repeats(piece)) for piece, _ in pieces]
+    empty = [np.empty(0, dtype=np.uint64)]
+    assert np.concatenate([*empty, *(piece for piece, _ in pieces)]).tolist() == sorted(values)
+    assert np.concatenate([*empty, *(rows for _, rows in pieces)]).tolist() == order.tolist()
+    assert sum(repeats) == len(values) - len(set(values))
+
+
+def test_the_files_do_not_depend_on_the_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(f"id{i % 5000}", f"text {i % 700}" if i % 9 else "") for i in range(9000)]
+    digests = []
+    for size in (1 << 17, 300):
+        monkeypatch.setattr(texts_writer, "SORTED_ROWS", size)
+        (tmp_path / str(size)).mkdir()
+        written(tmp_path / str(size), rows, merging=True)
+        files = sorted((tmp_path / str(size)).iterdir())
+        digests.append([(file.name, hashlib.sha256(file.read_bytes()).digest()) for file in files])
+    assert len(digests[0]) == 5 and digests[0] == digests[1]

@@ -89,7 +89,7 @@ def test_refs_of_one_collection_share_a_pass(
     )
     together = evaluate(encoder, refs, cache, metrics=NAMES)
     assert len(calls) == 1
-    assert [scores.ref for scores in together] == ["tiny/test", "tiny/dev", "tiny/test"]
+    assert [scores.ref for scores in together] == ["tiny/test", "tiny/dev", "tiny/test:grade-2"]
     for one, other in zip(alone, together, strict=True):
         assert one.query_ids == other.query_ids
         assert one.metrics == other.metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,13 @@ from trainables.data.cache import Cache
 from trainables.data.collections import Collection, JudgeRef, Ref, open_collection, parse_refs
 from trainables.errors import InvalidInput
 from trainables.evaluation.evaluate import bm25
-from trainables.evaluation.judging import from_folder, side_by_side, union, write_side_by_side
+from trainables.evaluation.judging import (
+    from_folder,
+    holds,
+    side_by_side,
+    union,
+    write_side_by_side,
+)
 from trainables.evaluation.results import Scores
 
 LABELS = ("tiny/test", "tiny/test:machine:weak", "tiny/test:union:weak")
@@ -92,15 +99,40 @@ def test_a_kept_run_is_judged_as_the_fresh_one(ref: Ref, cache: Cache, tmp_path:
     kept = from_folder(tmp_path / "fresh" / fresh.slug, ref, cache)
     assert kept.metrics == fresh.metrics and kept.query_ids == fresh.query_ids
     np.testing.assert_array_equal(kept.run.rows, fresh.run.rows)
-    assert write_side_by_side(kept, ref, cache, tmp_path / "again", again=True) == metrics
+    assert write_side_by_side(kept, ref, cache, tmp_path / "again") == metrics
     folders = sorted(path.name for path in (tmp_path / "again").iterdir())
-    assert folders == ["tiny__test:machine:weak", "tiny__test:union:weak"]
+    assert folders == ["tiny__test", "tiny__test:machine:weak", "tiny__test:union:weak"]
     for name in folders:
         files = sorted(path.name for path in (tmp_path / "again" / name).iterdir())
-        assert files == ["metrics.json", "per_query.parquet"]
+        own = ["run.trec"] if name == fresh.slug else []
+        assert files == ["metrics.json", "per_query.parquet", *own]
         for file in files:
             other = tmp_path / "fresh" / name / file
             assert (tmp_path / "again" / name / file).read_bytes() == other.read_bytes()
+
+
+def test_a_threshold_is_judged_from_the_run_of_another(
+    tiny_collection: str, cache: Cache, tmp_path: Path
+) -> None:
+    """The run of a lower threshold holds every query of a higher one, not the other way round."""
+    folder = tmp_path / "graded"
+    shutil.copytree(tiny_collection, folder)
+    qrels = folder / "qrels" / "test.tsv"
+    qrels.write_text(qrels.read_text().replace("q29\tp58\t2", "q29\tp58\t1"), encoding="utf-8")
+    low, high = (parse_refs(f"{folder}/test{grade}")[0] for grade in ("", ">=2"))
+    runs = dict(zip((low, high), bm25([low, high], cache), strict=True))
+    for ref, scores in runs.items():
+        write_side_by_side(scores, ref, cache, tmp_path)
+    assert 0 < len(runs[high].query_ids) < len(runs[low].query_ids)
+    folders = {ref: tmp_path / scores.slug for ref, scores in runs.items()}
+    assert len(set(folders.values())) == 2
+    assert all(holds(folders[ref], ref, cache) for ref in runs)
+    assert holds(folders[low], high, cache) and not holds(folders[high], low, cache)
+    again = from_folder(folders[low], high, cache)
+    assert again.metrics == runs[high].metrics
+    assert again.metrics.keys().isdisjoint(runs[low].metrics)
+    (folders[low] / "run.trec").unlink()
+    assert not holds(folders[low], high, cache)
 
 
 def test_ids_that_look_encoded_come_back(tmp_path: Path, cache: Cache) -> None:
@@ -132,11 +164,16 @@ def test_a_run_of_another_collection_is_refused(ref: Ref, cache: Cache, tmp_path
 def test_references_with_judges_are_written_and_read(tiny_collection: str) -> None:
     text = f"{tiny_collection}/test>=2:weak:other>=3"
     (ref,) = parse_refs(text)
-    assert str(ref) == text and ref.label == "tiny/test"
+    assert str(ref) == text and ref.label == "tiny/test:grade-2"
     assert ref.judges == (JudgeRef("weak"), JudgeRef("other", 3))
-    marks = ref.marks("print")
-    assert list(marks)[1:3] == ["tiny/test:machine:weak", "tiny/test:union:weak"]
-    assert marks["tiny/test"] == "print" and len(set(marks.values())) == 3
+    assert list(ref.marks("print")) == [
+        "tiny/test:grade-2",
+        "tiny/test:grade-2:machine:weak",
+        "tiny/test:grade-2:union:weak",
+        "tiny/test:grade-2:machine:other:grade-3",
+        "tiny/test:grade-2:union:other:grade-3",
+    ]
+    assert set(ref.marks("print").values()) == {"print"}
     parts = parse_refs("beir/cqadupstack/test:weak")
     assert len({part.collection for part in parts}) == 12
     assert {part.judges for part in parts} == {(JudgeRef("weak"),)}

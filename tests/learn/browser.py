@@ -28,7 +28,8 @@ FLAGS = (
 )  # fmt: skip
 STEP = 0.1
 TABLE, CHARTS = ".ag-root-wrapper", ".js-plotly-plot, svg"
-"""CSS selectors of what MLflow draws."""
+MENU, ITEMS = "[data-testid=saved-views-trigger]", "[data-testid^=saved-views-item-]"
+"""CSS selectors of what MLflow draws: its runs table, its charts, its menu of saved views."""
 
 
 class Page:
@@ -57,6 +58,16 @@ class Page:
         found = f"[...document.querySelectorAll({places!r})].map(x => x.textContent).join(' ')"
         return str(await self.evaluate(found))
 
+    async def click(self, place: str) -> None:
+        """Press and release the mouse on the first place that a CSS selector names."""
+        found = f"document.querySelector({place!r}).getBoundingClientRect().toJSON()"
+        box = await self.evaluate(found)
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+            )
+
     async def open(
         self, url: str, words: Sequence[str], seconds: float, places: str = TABLE
     ) -> float:
@@ -64,14 +75,21 @@ class Page:
         await self.call("Page.navigate", url="about:blank")
         began = time.monotonic()
         await self.call("Page.navigate", url=url)
+        await self.wait(words, seconds, places)
+        return time.monotonic() - began
+
+    async def wait(self, words: Sequence[str], seconds: float, places: str) -> None:
+        """Return when those places have all the words. TimeoutError names what they lack."""
+        until = time.monotonic() + seconds
         missing = list(words)
-        while time.monotonic() < began + seconds:
+        while time.monotonic() < until:
             text = await self.text(places)
             missing = [word for word in words if word not in text]
             if not missing:
-                return time.monotonic() - began
+                return
             await asyncio.sleep(STEP)
-        raise TimeoutError(f"{url} has no {missing} after {seconds:g} s")
+        where = await self.evaluate("location.href")
+        raise TimeoutError(f"{where} has no {missing} in {places} after {seconds:g} s")
 
     async def screenshot(self, path: Path) -> None:
         """The visible part, as PNG."""

@@ -287,6 +287,7 @@ CLEAN = (
         ("  loss.temperature", "  data.hard_negatives: [0, 1]\n  loss.temperature", "**Unequal"),
         ("  optim.steps", "  data.noise: 0.2\n  optim.steps", "**Injected noise"),
         ("  optim.steps", "  encoder.layers: 2\n  optim.steps", "**A cut encoder** (2 layers)"),
+        ("ndcg_at_10}", "ndcg_at_10, equal_within: 0.0001}", "**A margin finer than the study.**"),
         (
             "  optim.steps",
             "  data.mask_known_positives: false\n  optim.steps",

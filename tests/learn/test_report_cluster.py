@@ -11,6 +11,7 @@ import pytest
 from ablate.learn.report.citations import citations
 from ablate.learn.report.cluster import nodes
 from ablate.learn.report.document import Code, Section, Table, Text
+from ablate.learn.report.figures import Figure
 from ablate.learn.results import Results, collect
 from ablate.run.cluster.nodes import node_hours
 from ablate.run.ledger import Ledger
@@ -46,6 +47,22 @@ def test_nodes_are_drawn_and_their_hours_counted(results: Results) -> None:
     expected = node_hours(ROWS)
     assert {row[0].shown: row[1].sort for row in table.rows} == pytest.approx(expected)
     assert sum(expected.values()) == pytest.approx((90 + 3 * 810 + 2 * 100 + 60) / 3600)
+
+
+def test_hours_become_money_where_every_type_has_a_price(results: Results) -> None:
+    prices = {"head": 0.2, "cpu": 0.5}
+    money = sum(part * prices[name] for name, part in node_hours(ROWS).items())
+    section = nodes(replace(results, prices=prices))
+    assert f"They cost {money:.2f} USD" in shown(section)
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert sum(row[3].sort or 0.0 for row in table.rows) == pytest.approx(money)
+    assert [f.caption for f in figures(section)][1] == "USD so far."
+    section = nodes(replace(results, prices={"head": 0.2}))
+    assert "USD" not in shown(section) and "no prices" in figures(section)[1].caption
+
+
+def figures(section: Section) -> list[Figure]:
+    return [block for block in section.blocks if isinstance(block, Figure)]
 
 
 def test_a_study_on_one_machine_has_no_nodes(results: Results) -> None:

@@ -13,6 +13,7 @@ from ablate.learn.report.claims import claims_section, verdicts
 from ablate.learn.report.comparisons import scope
 from ablate.learn.report.document import LOST, Points, Section, Table, Text
 from ablate.learn.report.equality import equality
+from ablate.learn.report.methods import methods
 from ablate.learn.report.sets import per_set
 from ablate.learn.results import Results, collect
 from ablate.learn.stats import equivalent, winners_curse
@@ -141,6 +142,18 @@ def test_without_a_declared_margin_nothing_is_equal(tmp_path: Path) -> None:
     assert "select.equal_within" in section.left_out
     _, markdown = write_report(found, tmp_path / "report")
     assert "**Which cells are equal**: the study declares no" in markdown.read_text()
+
+
+def test_the_methods_tell_of_every_test_that_was_made(
+    results: Results, claims_file: Path, tmp_path: Path
+) -> None:
+    said = {"equality": "Schuirmann 1987", "claims": "A claim is", "slices": "groups of queries"}
+    for anchor, words in said.items():
+        told = " ".join(methods(results, {anchor}))
+        assert [one for one in said.values() if one in told] == [words]
+    _, markdown = write_report(results, tmp_path, load_claims(str(claims_file)))
+    told = markdown.read_text(encoding="utf-8").partition("## Methods")[2]
+    assert said["equality"] in told and said["claims"] in told and said["slices"] not in told
 
 
 def test_a_margin_and_a_price_are_read_written_and_checked() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.model.cpu import CpuKernels, densify
+from trainables.model.cpu import CpuKernels, InferenceKernels, densify, one_dnn_available
 
 
 def fast_dropout(values: Tensor, rate: float, seed: int) -> Tensor:
@@ -138,3 +138,44 @@ def test_densify_leaves_the_rest_alone() -> None:
     before = layer.weight.grad
     densify([*layer.parameters(), nn.Parameter(torch.ones(1))])
     assert layer.weight.grad is before
+
+
+needs_one_dnn = pytest.mark.skipif(not one_dnn_available(), reason="torch without oneDNN")
+
+
+@needs_one_dnn
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    bias=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_linear_layers_of_inference(
+    shape: list[int], width: int, height: int, bias: bool, seed: int
+) -> None:
+    """Torch's float64 result, within the rounding of sums of `width` float32 products."""
+    torch.manual_seed(seed)
+    layers = [nn.Linear(width, height, bias=bias), nn.Linear(width, height, bias=bias)]
+    values = torch.randn(*shape, width)
+    with torch.inference_mode(), InferenceKernels():
+        found = [layer(values) for layer in layers for _ in range(2)]
+    for layer, first, second in zip(layers, found[::2], found[1::2], strict=True):
+        exact = layer.double()(values.double())
+        assert torch.equal(first, second)
+        assert first.shape == exact.shape
+        assert torch.allclose(first.double(), exact, rtol=0, atol=1e-7 * width + 1e-6)
+
+
+@needs_one_dnn
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_are_left_to_torch(dtype: torch.dtype) -> None:
+    layer, values = nn.Linear(5, 3, dtype=dtype), torch.randn(4, 5, dtype=dtype)
+    with torch.inference_mode():
+        wanted = layer(values)
+        with InferenceKernels():
+            assert torch.equal(layer(values), wanted)
+        single = nn.Linear(5, 3)
+        with torch.autocast("cpu", torch.bfloat16), InferenceKernels():
+            assert single(values.float()).dtype == torch.bfloat16

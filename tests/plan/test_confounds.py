@@ -55,6 +55,7 @@ CASES: list[tuple[str, tuple[tuple[str, str], ...]]] = [
         "idle-machine-labels",
         (MACHINE, compared("data.mixing: [replace, union]\n  data.human_fraction: [0.5, 1.0]")),
     ),
+    ("short-search", (("draws_per_cell: 4", "draws_per_cell: 11, search: adaptive"),)),
     ("few-draws", (("draws_per_cell: 4", "draws_per_cell: 3"),)),
     (
         "unnormalised-joint-lh",

@@ -8,9 +8,18 @@ from pathlib import Path
 import pytest
 
 from ablate.plan.backbone import BASE, Shape, backbone_shape
-from ablate.plan.cost import Size, collection_size, passages_per_query, trial_flops
-from ablate.plan.estimate import EFFICIENCY, Estimate, estimate, matmul_speed
-from ablate.plan.power import Prior, smallest_effect
+from ablate.plan.cost import (
+    Size,
+    collection_size,
+    passages_per_query,
+    scores_watched,
+    trial_flops,
+    watch_flops,
+)
+from ablate.plan.estimate import Estimate, estimate
+from ablate.plan.power import smallest_effect
+from ablate.plan.prior import Prior
+from ablate.plan.timing import EFFICIENCY, matmul_speed
 from tests.plan.conftest import Read, plan_of
 from trainables.data.collections import Ref
 
@@ -106,7 +115,11 @@ def test_without_earlier_trials_the_speed_decides(read: Read) -> None:
 
 def test_earlier_trials_of_the_same_shape_decide(read: Read) -> None:
     plan = plan_of(read(sets=FIXED))
-    earlier = [(trial.flat, seconds) for trial in plan.trials() for seconds in (9.0, 10.0, 11.0)]
+    earlier = [
+        (trial.flat, {"train": seconds - 1.0, "evaluate": 1.0})
+        for trial in plan.trials()
+        for seconds in (9.0, 10.0, 11.0)
+    ]
     guess = estimate(plan, earlier, sizes={}.get)
     assert guess.trial_seconds == pytest.approx(10.0)
     assert guess.basis == "from 12 earlier trials like these"
@@ -117,9 +130,62 @@ def test_earlier_trials_of_another_shape_are_scaled(read: Read) -> None:
     short = plan_of(read(sets={**FIXED, "optim.steps": "10", "optim.batch_size": "8"}))
     refs = plan.study.references
     longer, shorter = (trial_flops(next(p.trials()).flat, refs, SIZES.get) for p in (plan, short))
-    guess = estimate(plan, [(next(short.trials()).flat, 5.0)], sizes=SIZES.get)
+    guess = estimate(plan, [(next(short.trials()).flat, {"train": 5.0})], sizes=SIZES.get)
     assert guess.trial_seconds == pytest.approx(5.0 * longer / shorter)
     assert guess.basis == "scaled from 1 earlier trial of other shapes"
+
+
+WATCHED = ("evaluate: [tiny/test]", "evaluate: [tiny/test]\nwatch: {split: tiny/dev, every: 5}")
+
+
+def test_what_is_watched_is_paid_for_at_every_score(read: Read) -> None:
+    """20 steps scored after every 5: four times all passages and the queries of the dev split."""
+    study = read(WATCHED, sets=FIXED)
+    flat = next(plan_of(study).trials()).flat
+    assert study.watch is not None
+    refs = (study.watch.ref,)
+    longer = {**flat, "optim.steps": 40}
+    training = trial_flops(longer, (), SIZES.get) / 2
+    once = trial_flops(flat, refs, SIZES.get) - training
+    assert scores_watched(flat, study.watch, SIZES.get) == 4
+    assert scores_watched({**flat, "optim.steps": 21}, study.watch, SIZES.get) == 5
+    assert watch_flops(flat, study.watch, SIZES.get) == pytest.approx(4 * once)
+    half = read((WATCHED[0], WATCHED[1].replace("every: 5", "every: 5, passages: 500")), sets=FIXED)
+    assert half.watch is not None
+    assert watch_flops(flat, half.watch, SIZES.get) < 0.6 * 4 * once
+    guess, bare = (
+        estimate(plan_of(each), sizes=SIZES.get, speed=1e9) for each in (study, read(sets=FIXED))
+    )
+    assert guess.trial_seconds is not None and bare.trial_seconds is not None
+    added = watch_flops(flat, study.watch, SIZES.get) / (EFFICIENCY * 1e9)
+    assert guess.trial_seconds == pytest.approx(bare.trial_seconds + added)
+
+
+def test_seconds_of_watching_are_kept_apart(read: Read) -> None:
+    watching, bare = plan_of(read(WATCHED, sets=FIXED)), plan_of(read(sets=FIXED))
+    seconds = {"train": 6.0, "watch": 3.0, "evaluate": 2.0}
+    earlier = [(trial.flat, seconds) for trial in watching.trials()]
+    assert estimate(watching, earlier, sizes=SIZES.get).trial_seconds == pytest.approx(11.0)
+    assert estimate(bare, earlier, sizes=SIZES.get).trial_seconds == pytest.approx(8.0)
+    unwatched = [(flat, {"train": 8.0}) for flat, _ in earlier]
+    guess = estimate(watching, unwatched, sizes=SIZES.get)
+    assert guess.trial_seconds is not None and guess.trial_seconds > 8.0
+    assert guess.basis == "from 4 earlier trials like these, and arithmetic for what is watched"
+
+
+def test_hours_of_cores_and_gpus_add_up(read: Read) -> None:
+    sets = {
+        **FIXED,
+        "resources.workers": "2",
+        "resources.cpus_per_worker": "4",
+        "resources.gpus_per_worker": "1",
+    }
+    plan = plan_of(read(sets=sets))
+    guess = estimate(plan, [(trial.flat, {"train": 3600.0}) for trial in plan.trials()], finished=1)
+    assert (guess.trials, guess.core_hours, guess.gpu_hours) == (3, 24.0, 6.0)
+    assert "24.0 core hours, 6.0 GPU hours; from" in str(guess)
+    cluster = estimate(plan, sizes=SIZES.get, speed=1e9, slots=7)
+    assert cluster.slots == 7 and cluster.basis.endswith("may be faster or slower")
 
 
 def test_what_is_not_known_is_said(read: Read) -> None:
@@ -158,7 +224,7 @@ def test_a_cluster_that_is_larger_than_this_machine_is_said(read: Read) -> None:
      (1440 * 4, "about 4.0 days")],
 )  # fmt: skip
 def test_durations_are_written_for_people(minutes: float, text: str) -> None:
-    assert text in str(Estimate(1, 1, 3.0, minutes, None, "from nothing"))
+    assert text in str(Estimate(1, 1, 3.0, minutes, None, None, "from nothing"))
 
 
 def test_the_probe_measures_something() -> None:

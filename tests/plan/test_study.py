@@ -108,6 +108,15 @@ def test_values_are_stored_as_trials_store_them(read: Read) -> None:
     assert [type(value) for value in study.listed("loss.temperature")] == [float, float]
 
 
+def test_thresholds_of_one_split_are_told_apart(read: Read) -> None:
+    study = read(("[tiny/test]", "[tiny/test, tiny/test>=2, tiny/dev>=2]"))
+    assert [ref.label for ref in study.references] == [
+        "tiny/dev", "tiny/test", "tiny/test:grade-2", "tiny/dev:grade-2"
+    ]  # fmt: skip
+    select = read(("tiny/dev/mrr_at_10", "tiny/dev>=2/mrr_at_10")).select
+    assert select is not None and select.key == "tiny/dev:grade-2/mrr_at_10"
+
+
 def test_judges_and_what_is_watched_are_read_and_written(read: Read) -> None:
     lines = "evaluate: [tiny/test:weak>=2, tiny/dev:weak]\n"
     lines += "watch: {split: tiny/dev, every: 10, passages: 2}\n"
@@ -218,8 +227,7 @@ CASES: list[tuple[tuple[str, str], str]] = [
     (("evaluate: [tiny/test]\n", ""), "study.yaml: evaluate: is missing"),
     (("[tiny/test]", "tiny/test"), "evaluate: must list splits"),
     (("[tiny/test]", "[tiny]"), "names a collection without a split; its splits: dev, test, train"),
-    (("[tiny/test]", "[tiny/test, tiny/test>=2]"), "is the second split called tiny/test"),
-    (("[tiny/test]", "[tiny/test, tiny/dev>=2]"), "shares the name tiny/dev in metrics"),
+    (("[tiny/test]", "[tiny/test, tiny/test]"), "is the second split called tiny/test"),
     (("[tiny/test]", "[tiny/train, tiny/test]"), "evaluate: is the split that is trained on"),
     (("evaluate:", "resources: {workers: 1.5}\nevaluate:"), "resources.workers: should be a valid"),
     (("evaluate:", "resources: {gpu: 1}\nevaluate:"), "resources.gpu: is not a key of resources"),

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from trainables.data.cache import Cache
-from trainables.data.collections import Collection, open_collection
+from trainables.data.collections import Collection, open_collection, parse_ref
 from trainables.data.duplicates import overlap, shingles
 from trainables.data.negatives import Negatives
 from trainables.data.sources import load_sources
 from trainables.errors import InvalidInput
-from trainables.evaluation.lexical import Bm25
+from trainables.evaluation import lexical
+from trainables.evaluation.lexical import Bm25, bm25
 from trainables.model.encoder import Encoder
 from trainables.prepare import negatives as room
 from trainables.prepare.negatives import ensure_negatives, miner_name
@@ -198,6 +199,20 @@ def test_mining_is_done_once_per_content(
     for data in (few, many, few, deep, deep):
         mined(collection, data, cache)
     assert len(calls) == 2
+
+
+def test_mining_searches_the_kept_index(
+    tiny_collection: str, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index that the baseline left is mapped: none is built, and none lies in memory."""
+    collection = open_collection(tiny_collection, cache)
+    data = DataSpec(train=tiny_collection, hard_negatives=2)
+    fresh = mined(collection, data, Cache(cache.root / "other"))
+    bm25([parse_ref(f"{tiny_collection}/dev")], cache)
+    monkeypatch.setattr(lexical, "_indexed", lambda *_: pytest.fail("it builds an index"))
+    kept = mined(collection, data, cache)
+    np.testing.assert_array_equal(kept.rows, fresh.rows)
+    np.testing.assert_array_equal(kept.scores, fresh.scores)
 
 
 def test_a_missing_source_is_told(tiny_collection: str, cache: Cache) -> None:

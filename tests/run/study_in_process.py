@@ -31,8 +31,8 @@ class Lines:
         yield
 
     @contextmanager
-    def phase(self, name: str, jobs: Sequence[Job], slots: int) -> Iterator[None]:
-        self.say("phase", name.replace(" ", "_"), len(jobs), slots)
+    def phase(self, name: str, jobs: Sequence[Job], slots: int, to_come: int) -> Iterator[None]:
+        self.say("phase", name.replace(" ", "_"), len(jobs) + to_come, slots)
         yield
 
     def started(self, trial_id: str) -> None:

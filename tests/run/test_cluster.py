@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from ablate.plan.estimate import TRIAL_SECONDS
+from ablate.plan.planner import make_plan
+from ablate.plan.study import load_study
 from ablate.run.capacity import (
     Capacity,
     ClusterCannot,
@@ -516,13 +520,66 @@ def test_hours_of_nodes_become_money() -> None:
     assert "USD" not in cost.spent(hours, {"head": 0.2})
 
 
-def test_the_expected_cost_counts_nodes_by_what_fits_on_them(aws: ClusterFile) -> None:
-    assert aws.capacity is not None
+def test_prices_reach_the_study_with_its_command() -> None:
+    prices = {"head": 0.2, "gpu-spot": 1.25}
+    words = an_order(prices=cost.written_prices(prices)).entrypoint()
+    given = [after for word, after in itertools.pairwise(words) if word == "--price"]
+    assert cost.parse_prices(given) == prices
+    with pytest.raises(InvalidInput) as caught:
+        cost.parse_prices(["gpu", "cpu=-1", "=2", "head=inf", "spot=0.1"])
+    assert [problem.value for problem in caught.value.problems] == [
+        "gpu",
+        "cpu=-1",
+        "=2",
+        "head=inf",
+    ]
+
+
+def test_the_expected_cost_counts_nodes_by_what_fits_on_them(
+    aws: ClusterFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 hours of trials, four to a node of 8 CPUs: 4 hours of nodes; 32 at once, half an hour."""
+    monkeypatch.setattr("ablate.plan.estimate.START_SECONDS", 0.0)
+    sets = {"resources.cpus_per_worker": "2", "resources.max_concurrent_trials": "32"}
+    plan = make_plan(load_study("quickstart", sets))
+    seconds = 16 * 3600 / plan.trial_count
+    earlier = [(trial.flat, {"train": seconds}) for trial in plan.trials()]
     prices = {"head": 0.2, "gpu-spot": 0.5, "gpu-on-demand": 1.0}
-    line = cost.expected(16.0, resources(cpus=2), aws.capacity, prices)
-    assert "about 4.00 node hours, on up to 8 nodes" in line
-    assert "2.00 USD on gpu-spot or 4.00 USD on gpu-on-demand, and the head 0.20 USD" in line
-    assert "no prices" in cost.expected(16.0, resources(cpus=2), aws.capacity, {})
+    assert aws.capacity is not None
+    guess, found = cost.foreseen(plan, aws.capacity, prices, earlier)
+    assert (guess.slots, guess.core_hours) == (32, pytest.approx(32.0))
+    assert found is not None
+    assert (found.node_hours, found.nodes) == (pytest.approx(4.0), 8)
+    assert found.usd == pytest.approx({"gpu-spot": 2.0, "gpu-on-demand": 4.0})
+    assert found.head_usd == pytest.approx(0.2 * (seconds + TRIAL_SECONDS) / 3600)
+    assert "2.00 USD on gpu-spot or 4.00 USD on gpu-on-demand, and 0.16 USD for the head" in str(
+        found
+    )
+    _, unpriced = cost.foreseen(plan, aws.capacity, {}, earlier)
+    assert "no prices" in str(unpriced)
+    _, rest = cost.foreseen(plan, aws.capacity, prices, earlier, finished=plan.trial_count)
+    assert rest is not None and rest.node_hours == 0.0
+
+
+def test_a_plan_and_a_launch_say_the_same_of_a_cluster(tmp_path: Path) -> None:
+    def priced(content: dict[str, Any]) -> None:
+        content["metadata"]["usd_per_hour"] = {"head": 0.2, "gpu-spot": 0.5, "gpu-on-demand": 1.5}
+
+    file, runs = str(changed(tmp_path, "aws", priced)), str(tmp_path / "runs")
+    for number, trial in enumerate(make_plan(load_study("quickstart")).trials()):
+        spec, seconds = dict(trial.flat), {"train": 500.0}
+        Ledger(runs).write(Record(f"other{number}", spec, {}, "finished", seconds=seconds))
+    planned = ablate("plan", "quickstart", "--cluster", file, "--runs", runs)
+    launched = ablate("launch", "quickstart", "--cluster", file, "--dry-run", "--into", runs)
+    assert planned.returncode == launched.returncode == 0, planned.stderr + launched.stderr
+    (time, money) = launched.stderr.splitlines()[:2]
+    assert time.startswith("Estimate: about ") and "from 20 earlier trials like these" in time
+    assert "USD on gpu-spot" in money and "USD for the head" in money
+    assert {time, money} <= set(planned.stdout.splitlines())
+    too_large = ablate(
+        "plan", "quickstart", "--cluster", file, "--set", "resources.cpus_per_worker=64"
+    )
+    assert too_large.returncode == 3 and "the largest node has 8" in too_large.stderr
 
 
 class Quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -129,19 +130,60 @@ def test_a_living_driver_keeps_its_file_fresh(
 
 def test_holding_waits_for_the_other_driver(two: tuple[Leases, Leases]) -> None:
     one, other = two
-    order = []
+    order: list[str] = []
+    said: list[str] = []
+    other.say = said.append
 
     def wait() -> None:
-        with other.holding("baselines"):
+        with other.holding("b", "a", doing="scoring the baselines"):
             order.append("other")
 
-    with one.holding("baselines"):
+    with one.holding("b", doing="scoring the baselines"):
         thread = threading.Thread(target=wait)
         thread.start()
-        time.sleep(0.2)
+        deadline = time.monotonic() + 30
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.05)
         order.append("one")
     thread.join()
     assert order == ["one", "other"]
+    where = f"process {os.getpid()} on {socket.gethostname()}"
+    assert said[0] == f"Waiting for another driver ({where}), which is scoring the baselines"
+    assert len(said) == 2 and said[1].startswith("Waited ")
+
+
+def test_nobody_says_that_he_waits_who_does_not(store: Store) -> None:
+    said: list[str] = []
+    with Leases(store, said.append) as leases:
+        with leases.holding("a", "b", doing="preparing the data"):
+            assert claims(store).keys() == {"a", "b"}
+        supply = Supply(jobs(2), Ledger(store.uri), leases, lambda record: None)
+        first, second = supply.next(), supply.next()
+        assert first is not None and second is not None and supply.next() is None
+    assert said == []
+
+
+def test_a_supply_that_has_nothing_but_others_trials_says_whose(
+    store: Store, two: tuple[Leases, Leases], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablate.run.supply.WAIT_SECONDS", 0.0)
+    one, other = two
+    said: list[str] = []
+    other.say = said.append
+    ledger = Ledger(store.uri)
+    assert one.claim("t0") and one.claim("t1")
+    supply = Supply(jobs(3), ledger, other, lambda record: None)
+    own = supply.next()
+    assert own is not None and supply.next() is None and said == []
+    supply.end(own.trial_id)
+    assert supply.next() is supply.next() is None
+    where = f"process {os.getpid()} on {socket.gethostname()}"
+    assert said == [f"Waiting for another driver ({where}), which has 2 trials"]
+    for name in ("t0", "t1"):
+        ledger.write(Record(name, {}, {}, state="finished", evaluated=WANTED))
+        one.release(name)
+    assert supply.next() is None and supply.empty
+    assert len(said) == 2 and said[1].startswith("Waited ")
 
 
 def test_two_supplies_share_the_jobs_and_see_each_others_ends(

@@ -76,6 +76,16 @@ def test_a_study_folder_keeps_choices_openings_and_baselines(tmp_path: Path) -> 
     assert folder.baselines() == {"bm25": {"tiny/test": {"tiny/test/map": 0.25}}}
 
 
+def test_baselines_of_an_older_form_have_their_thresholds(tmp_path: Path) -> None:
+    folder = Ledger(tmp_path).study("mine")
+    for name in ("nq__test", "nq__test:union:weak"):
+        folder.write(f"baselines/bm25/{name}/metrics.json", {})
+    folder.write("baselines.json", {"bm25": {"nq/test": "f", "nq/test:union:weak": "f 2 weak>=3"}})
+    assert set(folder.baselines()["bm25"]) == {
+        "nq/test:grade-2", "nq/test:grade-2:union:weak:grade-3"
+    }  # fmt: skip
+
+
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     code = (
         "import sys; from ablate.run.store import Store\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,64 @@ def test_a_finished_trial_is_judged_anew_from_its_kept_run(
         assert f"tiny/dev:machine:weak/{name}" in second.metrics
 
 
+def test_a_changed_threshold_is_judged_from_the_kept_run(
+    job: Job, tiny_collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two studies that share a trial and differ in the threshold both have their scores."""
+    resources = Resources(str(tmp_path / "runs"), str(tmp_path / "cache"))
+    jobs = [
+        dataclasses.replace(job, refs=(f"{tiny_collection}/dev{grade}",)) for grade in ("", ">=2")
+    ]
+    wanted = [
+        ref.marks(fingerprint(ref.collection)) for one in jobs for ref in parse_refs(one.refs[0])
+    ]
+    first = execute(jobs[0], resources, lambda metrics: None)
+    assert is_done(first, wanted[0]) and not is_done(first, wanted[1])
+    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("it encodes"))
+    second = execute(jobs[1], resources, lambda metrics: None)
+    assert is_done(second, wanted[0]) and is_done(second, wanted[1])
+    assert second.metrics.items() >= first.metrics.items()
+    keys = ("tiny/dev/recall_at_1000", "tiny/dev:grade-2/mrr_at_10")
+    assert all(key in second.metrics for key in keys)
+    folder = tmp_path / "runs" / "trials" / job.trial_id / "evaluations"
+    assert sorted(path.name for path in folder.iterdir()) == ["tiny__dev", "tiny__dev:grade-2"]
+
+
+def test_scores_of_an_older_form_are_found_and_stay_apart(
+    job: Job, tiny_collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the marks of judges alone told the threshold, and folders had no place for it."""
+    resources = Resources(str(tmp_path / "runs"), str(tmp_path / "cache"))
+    ledger, home = Ledger(resources.runs), tmp_path / "runs" / "trials" / job.trial_id
+    strict = dataclasses.replace(job, refs=(f"{tiny_collection}/dev>=2:weak>=1",))
+    (ref,) = parse_refs(strict.refs[0])
+    print_ = fingerprint(ref.collection)
+    today = execute(strict, resources, lambda metrics: None)
+    older = json.loads((home / "record.json").read_text())
+    older["metrics"] = {k.replace(":grade-2", ""): v for k, v in today.metrics.items()}
+    older["evaluated"] = {"tiny/dev": print_} | {
+        f"tiny/dev:{kind}:weak": f"{print_} 2 weak" for kind in ("machine", "union")
+    }
+    (home / "record.json").write_text(json.dumps(older), encoding="utf-8")
+    for folder in (home / "evaluations").iterdir():
+        folder.rename(folder.with_name(folder.name.replace(":grade-2", "")))
+
+    read = ledger.record(job.trial_id)
+    assert read == today and is_done(read, ref.marks(print_))
+    before = {label: ledger.per_query(job.trial_id, label) for label in today.evaluated}
+    assert len(before) == 3
+    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("it encodes"))
+    loose = dataclasses.replace(job, refs=(f"{tiny_collection}/dev",))
+    both = execute(loose, resources, lambda metrics: None)
+    assert both.state == "finished" and both.metrics.items() >= today.metrics.items()
+    assert set(both.evaluated) == {*today.evaluated, "tiny/dev"}
+    for label, (ids, columns) in before.items():
+        again = ledger.per_query(job.trial_id, label)
+        assert again[0] == ids
+        assert all((again[1][name] == column).all() for name, column in columns.items())
+    assert both.metrics["tiny/dev/map"] != both.metrics["tiny/dev:grade-2/map"]
+
+
 def test_a_trial_that_is_watched_tells_every_score(
     job: Job, tiny_collection: str, tmp_path: Path
 ) -> None:
@@ -74,4 +133,6 @@ def test_a_trial_that_is_watched_tells_every_score(
     key = "tiny/dev:30-passages/ndcg_at_10"
     assert [row["step"] for row in heard if key in row] == [1, 2, 3, 4]
     history = Ledger(resources.runs).history(job.trial_id)
+    assert set(record.seconds) == {"prepare", "train", "watch", "evaluate"}
+    assert record.seconds["watch"] > 0 and record.seconds["train"] > 0
     assert record.metrics[key] == history[-1][key] >= record.metrics["tiny/dev/ndcg_at_10"]

@@ -9,10 +9,8 @@ same chunks make the same vectors, so k workers report what one would.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +28,7 @@ from trainables.evaluation.results import Run, Scores, rejudge, write_scores
 from trainables.evaluation.search import Engine, Search
 from trainables.evaluation.topk import EMPTY, Ints, best, pack, unpack
 from trainables.model.collectives import rank, total, world_size
-from trainables.model.encoder import Encoder
+from trainables.model.encoder import Encoder, Precision
 from trainables.tokens import Tokens
 
 __all__ = [
@@ -51,7 +49,6 @@ LARGEST_CHUNK = {"cpu": 1024, "cuda": 8192}
 """Passages of a chunk: enough to sort by length, few enough to show progress and to share."""
 
 Progress = Callable[[int, int], None]
-Precision = Literal["float32", "bfloat16"]
 
 
 def evaluate(
@@ -83,7 +80,7 @@ def evaluate(
     kept = Embeddings(encoder, cache, precision, keep_embeddings)
     start = 0
     results: dict[int, Scores] = {}
-    with _evaluating(encoder, precision):
+    with encoder.inference(precision):
         for places, questions in groups:
             search = Search(
                 _encode_queries(encoder, questions, kept), depth, questions.own_rows, engine
@@ -114,7 +111,7 @@ def evaluate_within(
     ((_, questions),) = by_collection([ref], cache)
     place = np.minimum(np.searchsorted(rows, questions.own_rows), len(rows) - 1)
     own = np.where(rows[place] == questions.own_rows, place, -1)
-    with _evaluating(encoder, precision):
+    with encoder.inference(precision):
         search = Search(_encode_queries(encoder, questions), depth, own)
         passages = partial(encode_passages, encoder, questions.collection, cache, within=rows)
         keys = _fed(search, passages, encoder.device)
@@ -221,18 +218,3 @@ def _merged(keys: Ints, device: torch.device) -> Ints:
             both = np.concatenate([result, sent.cpu().numpy()], axis=1)
             result = best(both, keys.shape[1])
     return result
-
-
-@contextmanager
-def _evaluating(encoder: Encoder, precision: str) -> Iterator[None]:
-    was_training = encoder.training
-    encoder.eval()
-    reduced = precision == "bfloat16"
-    try:
-        with (
-            torch.inference_mode(),
-            torch.autocast(encoder.device.type, torch.bfloat16, enabled=reduced),
-        ):
-            yield
-    finally:
-        encoder.train(was_training)

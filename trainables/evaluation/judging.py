@@ -17,7 +17,15 @@ from trainables.data.collections import Collection, Judgements, Ref, open_collec
 from trainables.data.collections.refs import MACHINE, UNION
 from trainables.data.sources import load_labels
 from trainables.evaluation.metrics import DEFAULT_METRICS, DEPTH, parse_metrics
-from trainables.evaluation.results import RUN_FILE, Scores, read_run, rejudge, score, write_scores
+from trainables.evaluation.results import (
+    QUERIES_FILE,
+    RUN_FILE,
+    Scores,
+    read_run,
+    rejudge,
+    score,
+    write_scores,
+)
 from trainables.evaluation.scoring import judged
 
 
@@ -40,16 +48,13 @@ def side_by_side(scores: Scores, ref: Ref, collection: Collection, cache: Cache)
     return found
 
 
-def write_side_by_side(
-    scores: Scores, ref: Ref, cache: Cache, folder: Path, again: bool = False
-) -> dict[str, float]:
+def write_side_by_side(scores: Scores, ref: Ref, cache: Cache, folder: Path) -> dict[str, float]:
     """Metrics by every judge of `ref`, whose files are left in folders of their own below `folder`.
 
-    With `again` the split's own judgements are left out: they stand where the run was read from.
+    Scores of a run that was read back leave the bytes that the search left.
     """
     collection = open_collection(ref.collection, cache)
-    if not again:
-        write_scores(scores, folder / scores.slug)
+    write_scores(scores, folder / scores.slug)
     metrics = dict(scores.metrics)
     for other in side_by_side(scores, ref, collection, cache):
         write_scores(other, folder / other.slug, with_run=False)
@@ -71,6 +76,19 @@ def union(human: Judgements, least: int, machine: Judgements, machine_least: int
         [passage for _, passage in grades],
         np.fromiter(grades.values(), np.int16, len(grades)),
     )
+
+
+def holds(folder: Path, ref: Ref, cache: Cache) -> bool:
+    """Whether `folder` has the run of every query that `ref` scores: it may be of another
+    threshold, and then of fewer queries."""
+    import pyarrow.parquet as pq
+
+    if not (folder / RUN_FILE).is_file():
+        return False
+    known = pq.read_table(folder / QUERIES_FILE, columns=["query_id"])["query_id"].to_pylist()
+    collection = open_collection(ref.collection, cache)
+    truth = judged(collection.judgements(ref.split), collection.passages.rows, ref.min_grade)
+    return set(truth.query_ids) <= set(known)
 
 
 def from_folder(

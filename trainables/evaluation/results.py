@@ -20,6 +20,7 @@ from trainables.evaluation.scoring import Floats, Ints, Judged, judged, score_ro
 
 RUN_TAG = "ablate"
 RUN_FILE = "run.trec"
+QUERIES_FILE = "per_query.parquet"
 QUERIES_PER_WRITE = 256
 
 
@@ -120,7 +121,7 @@ def write_scores(scores: Scores, folder: Path, with_run: bool = True) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(scores.metrics, sort_keys=True, indent=1) + "\n"
     _whole(folder / "metrics.json", lambda path: path.write_text(text, encoding="utf-8"))
-    _whole(folder / "per_query.parquet", lambda path: _write_table(scores, path))
+    _whole(folder / QUERIES_FILE, lambda path: _write_table(scores, path))
     if with_run:
         _whole(folder / RUN_FILE, lambda path: _write_trec(scores.run, path))
 

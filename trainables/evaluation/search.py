@@ -135,6 +135,6 @@ def _knn(faiss: Any, queries: Scores, corpus: Scores, depth: int) -> tuple[Score
 
 
 def _finite(vectors: Tensor, name: str) -> Tensor:
-    if not bool(torch.isfinite(vectors).all()):
+    if vectors.numel() and not all(bool(torch.isfinite(end)) for end in torch.aminmax(vectors)):
         raise FloatingPointError(f"the encoder made {name} vectors that are not finite")
     return vectors.float().contiguous()

@@ -76,7 +76,8 @@ class TopK:
 
     def offer(self, query: Ints, keys: Ints) -> None:
         """Take in candidates: `query` int64[M] ascending, `keys` int64[M]."""
-        place = np.arange(len(query)) - np.searchsorted(query, query)
+        counts = np.bincount(query, minlength=len(self.floor))
+        place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
         for start in range(0, int(place.max(initial=-1)) + 1, self._room):
             part = (place >= start) & (place < start + self._room)
             self._add(query[part], keys[part], place[part] - start)

@@ -17,11 +17,11 @@ from trainables.data.cache import JSON, Cache
 from trainables.data.collections import Ref, open_collection, parse_ref
 from trainables.data.hashing import permutation
 from trainables.errors import InvalidInput, Problem
-from trainables.evaluation.evaluate import Precision, evaluate, evaluate_within
+from trainables.evaluation.evaluate import evaluate, evaluate_within
 from trainables.evaluation.lexical import bm25
 from trainables.evaluation.results import Scores
 from trainables.evaluation.topk import Ints
-from trainables.model.encoder import Encoder
+from trainables.model.encoder import Encoder, Precision
 
 KIND = "parts"
 POOL_DEPTH = 100

@@ -1,10 +1,17 @@
-"""What torch does slowly on a CPU during training, done faster.
+"""What torch does slowly on a CPU, done faster.
+
+In training (`CpuKernels`):
 
 - Dropout. torch draws masks one number at a time on one core, about 10 ns each, and its fused
   attention knows no dropout there. Here masks come from 16-bit numbers of a fast generator, which
   torch's own generator seeds: a random state that is saved and restored makes the same masks.
 - Embeddings. Each backward pass through an embedding fills a gradient as large as its table, though
   few rows of it were read. Here the gradient is sparse until `densify`.
+
+In inference (`InferenceKernels`):
+
+- Linear layers. torch copies the bias into the result and has MKL add the product, for which the
+  weights are laid out anew each time. Here oneDNN adds the bias, to weights laid out once.
 """
 
 from __future__ import annotations
@@ -38,6 +45,58 @@ class CpuKernels(TorchFunctionMode):
         if replacement is not None and args and args[0].device.type == "cpu":
             func = replacement
         return func(*args, **(kwargs or {}))
+
+
+class InferenceKernels(TorchFunctionMode):
+    """While it is entered, float32 linear layers on a CPU are computed by oneDNN.
+
+    Results differ from torch's in the last bits. No gradient flows, and weights must not change
+    meanwhile. Autocast and other types are left to torch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._layouts: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Called by torch for each of its functions."""
+        if func is functional.linear and _plain(args) and not torch.is_autocast_enabled("cpu"):
+            return self._linear(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        # The weight is kept beside its layout, so that its id cannot become another tensor's.
+        if id(weight) not in self._layouts:
+            layout = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+            self._layouts[id(weight)] = weight, layout
+        layout = self._layouts[id(weight)][1]
+        return torch.ops.mkldnn._linear_pointwise(input, layout, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+def one_dnn_available() -> bool:
+    """Whether this build of torch has the operators that `InferenceKernels` calls."""
+    present = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return present and all(
+        hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
+    )
+
+
+def _plain(args: Sequence[Any]) -> bool:
+    """Whether input and weight of a linear layer are what oneDNN is given here."""
+    return (
+        len(args) >= 2
+        and args[1].dim() == 2
+        and all(
+            part.device.type == "cpu" and part.dtype == torch.float32 and part.numel() > 0
+            for part in args[:2]
+        )
+    )
 
 
 def densify(parameters: Iterable[nn.Parameter]) -> None:

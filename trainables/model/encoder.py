@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from transformers.utils import cached_file, logging
 
 from trainables.errors import InvalidInput, Problem
 from trainables.model.backbones import resolve_backbone
-from trainables.model.cpu import CpuKernels
+from trainables.model.cpu import CpuKernels, InferenceKernels, one_dnn_available
 from trainables.model.layout import (
     QUERY_FOLDER,
     SETTINGS,
@@ -34,9 +34,10 @@ from trainables.model.losses import widen
 from trainables.spec import EncoderSpec
 from trainables.tokens import Tokens
 
-__all__ = ["Encoder", "Role", "resolve_backbone"]
+__all__ = ["Encoder", "Precision", "Role", "resolve_backbone"]
 
 Role = Literal["query", "passage"]
+Precision = Literal["float32", "bfloat16"]
 
 CPU_TOKENS = 2048
 GPU_TOKENS = 32768
@@ -129,6 +130,25 @@ class Encoder(nn.Module):
             return widen(next(self.parameters()).new_zeros(0, self.dimension))
         places = torch.from_numpy(np.argsort(order)).to(self.device)
         return torch.cat(parts).index_select(0, places)
+
+    @contextmanager
+    def inference(self, precision: Precision = "float32") -> Iterator[None]:
+        """Evaluation mode without gradients, as fast as the device can; the mode is restored.
+
+        `precision` is that of the forward pass. Weights must not change meanwhile.
+        """
+        was_training, device = self.training, self.device.type
+        reduced = precision == "bfloat16"
+        self.eval()
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(torch.inference_mode())
+                stack.enter_context(torch.autocast(device, torch.bfloat16, enabled=reduced))
+                if device == "cpu" and one_dnn_available():
+                    stack.enter_context(InferenceKernels())
+                yield
+        finally:
+            self.train(was_training)
 
     def _forward(self, tower: Any, tokens: Tokens) -> Tensor:
         ids, mask = (torch.from_numpy(part).to(self.device) for part in tokens.padded(self._pad_id))

@@ -164,7 +164,7 @@ def amount(
     if isinstance(annotator, BiEncoder) or annotator.pool != "bm25":
         most = len(queries) * min(annotator.depth, len(collection.passages)) + len(positives)
         return Amount(len(queries), most, most, exact=False)
-    pool = lexical_pool(collection, queries, annotator.depth, positives)
+    pool = lexical_pool(collection, queries, annotator.depth, positives, cache)
     pairs, _ = _judged_pairs(pool, positives)
     left = count_missing(collection, annotator, pairs, cache)
     return Amount(len(queries), len(pairs), left, exact=True)
@@ -242,7 +242,7 @@ class _Making:
 
     def _candidates(self, annotator: PairAnnotator, queries: Ints, positives: Pairs) -> Pool:
         if annotator.pool == "bm25":
-            return lexical_pool(self.collection, queries, annotator.depth, positives)
+            return lexical_pool(self.collection, queries, annotator.depth, positives, self.cache)
         searcher = BiEncoder(annotator.pool, annotator.depth)
         return self._dense(searcher, queries, positives, None)
 

@@ -230,7 +230,7 @@ def _vectors(encoder: Encoder, block: Block) -> NDArray[np.float32]:
         getattr(encoder.settings, f"{role}_prefix"),
         getattr(encoder.settings, f"{role}_length"),
     )
-    with torch.inference_mode():
+    with encoder.inference():
         vectors: NDArray[np.float32] = encoder.encode(tokens, role).float().cpu().numpy()
     return vectors
 

@@ -113,7 +113,7 @@ def _mine(
 ) -> Pool:
     rows, depth = sources.query_rows, data.negative_depth
     if data.negatives == "bm25":
-        return lexical_pool(collection, rows, depth, sources.known, progress)
+        return lexical_pool(collection, rows, depth, sources.known, cache, progress)
     encoder = miner or Encoder.load(DENSE_MINER, seed=0).to(accelerator())
     return dense_pool(collection, rows, depth, sources.known, encoder, cache, progress)
 

@@ -6,8 +6,7 @@ a pool is made while a lock of the cache is held, where the others wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,15 +50,17 @@ def lexical_pool(
     query_rows: Ints,
     depth: int,
     pairs: Pairs,
+    cache: Cache,
     progress: Progress | None = None,
 ) -> Pool:
     """The pool of BM25 for the sorted `query_rows`, which hold the queries of all `pairs`.
 
-    Only passages that share a word with the query are found; the score of other pairs is 0.
+    Only passages that share a word with the query are found; the score of other pairs is 0. The
+    index is the one that the baseline searches, made once and memory-mapped.
 
     `progress(done, total)` counts queries.
     """
-    index = Bm25(collection.passages)
+    index = Bm25(collection.passages, cache)
     own = _own(collection, query_rows).tolist()
     asked = np.argsort(pairs.query_rows, kind="stable")
     starts = np.searchsorted(pairs.query_rows[asked], query_rows, side="left")
@@ -89,7 +90,7 @@ def dense_pool(
 
     `progress(done, total)` counts passages. Raises FloatingPointError when vectors are not finite.
     """
-    with _inference(encoder):
+    with encoder.inference():
         queries = _encode(encoder, collection, query_rows)
         passages = encode_passages(encoder, collection, cache)
         return vector_pool(collection, query_rows, depth, pairs, queries, passages, progress)
@@ -139,14 +140,3 @@ def _own(collection: Collection, query_rows: Ints) -> Ints:
 def accelerator() -> torch.device:
     """The device that models of this room work on: a GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def _inference(encoder: Encoder) -> Iterator[None]:
-    was_training = encoder.training
-    encoder.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        encoder.train(was_training)

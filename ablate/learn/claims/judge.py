@@ -155,12 +155,12 @@ def _towards(contrast: Contrast, errors: Errors) -> tuple[Outcome, float]:
     effect, margin = errors.effects, contrast.margin
     if contrast.expects == "equal":
         if abs(float(effect[0])) > margin:
-            return "fails", min(1.0, 2 * float(errors.tails(np.abs(effect) - margin)[0]))
+            return "fails", float(errors.p_values(np.abs(effect) - margin)[0])
         return "holds", float(within(errors, margin)[0])
     sign = -1.0 if contrast.expects == "less" else 1.0
     distance = sign * effect + margin
     outcome: Outcome = "holds" if distance[0] > 0 else "fails"
-    return outcome, min(1.0, 2 * float(errors.tails(np.abs(distance))[0]))
+    return outcome, float(errors.p_values(distance)[0])
 
 
 def _decide(test: _Test, adjusted: float, alpha: float, family: int) -> Finding:

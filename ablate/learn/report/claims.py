@@ -24,7 +24,7 @@ from ablate.learn.report.document import (
     value,
 )
 from ablate.learn.report.figures import Figure, Row, Rows, row_plot
-from ablate.learn.results import ALPHA, Results, metric_title
+from ablate.learn.results import ALPHA, Results, metric_title, split_key
 
 TITLE = "Claims"
 EXPECTED = {"greater": "> 0", "less": "< 0", "equal": "within ± {}", "no_worse": "> −{}"}
@@ -66,7 +66,10 @@ def claims_section(results: Results, claims: Sequence[Claim]) -> Section:
 def _cells(results: Results, claims: Sequence[Claim]) -> Cells:
     """Per cell its values, without seed and tuned keys, and its scores on what claims speak of."""
     patterns = {contrast.metric for claim in claims for contrast in claim.contrasts}
-    keys = [key for key in results.metric_keys if any(fnmatchcase(key, p) for p in patterns)]
+    # A pattern is averaged over what it matches: a mean beside its sets would count them twice.
+    single = [k for k in results.metric_keys if split_key(k)[0] not in results.scores.means]
+    keys = [key for key in single if any(fnmatchcase(key, p) for p in patterns)]
+    keys += [key for key in results.metric_keys if key in patterns and key not in single]
     grids = {key: results.scores.grid(key) for key in keys}
     hidden = {"seed", *results.study.tune}
     return {

@@ -1,4 +1,4 @@
-"""Nodes over time: how the cluster grew and shrank with the trials, and the node-hours it took."""
+"""Nodes over time: how the cluster grew and shrank with the trials, and what it cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sample = Mapping[str, Any]
 
 
 def nodes(results: Results) -> Section:
-    """Nodes, running and pending trials, and node-hours; empty for a study without a cluster."""
+    """Nodes, running and pending trials, node-hours and money; empty without a cluster."""
     rows = results.nodes
     spans = _spans(rows)
     if not spans:
@@ -33,10 +33,18 @@ def nodes(results: Results) -> Section:
     seconds = sum(after["time"] - row["time"] for row, after in spans)
     words = (
         f"Up to {plural(most, 'node')} over {duration(seconds)}: {number(together, 2)} "
-        f"node-hours, in which the trials worked {duration(worked)}."
+        f"node-hours, in which the trials worked {duration(worked)}.{_money(hours, results.prices)}"
     )
-    figures = (_counts(spans), _cost(spans))
-    return Section("nodes", TITLE, (Text(words), *figures, _types(hours)))
+    figures = (_counts(spans), _cost(spans, results.prices))
+    return Section("nodes", TITLE, (Text(words), *figures, _types(hours, results.prices)))
+
+
+def _money(hours: Mapping[str, float], prices: Mapping[str, float]) -> str:
+    """What the nodes cost, as a sentence; empty where a type of node has no price."""
+    if not hours.keys() <= prices.keys():
+        return ""
+    total = sum(part * prices[name] for name, part in hours.items())
+    return f" They cost {total:.2f} USD at the prices of the cluster's file."
 
 
 def _spans(rows: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
@@ -72,22 +80,33 @@ def _counts(spans: Sequence[tuple[Sample, Sample]]) -> Figure:
     return line_plot("nodes", caption, caption, LinePlot(tuple(series), "minutes", "count"))
 
 
-def _cost(spans: Sequence[tuple[Sample, Sample]]) -> Figure:
-    """Node-hours so far."""
-    points, minutes, hours = [_point(0.0, 0.0)], 0.0, 0.0
+def _cost(spans: Sequence[tuple[Sample, Sample]], prices: Mapping[str, float]) -> Figure:
+    """Money so far, or node-hours where a type of node has no price."""
+    types = {name for row, _ in spans for name in row["types"]}
+    priced = types <= prices.keys()
+    unit = "USD" if priced else "node-hours"
+    points, minutes, total = [_point(0.0, 0.0)], 0.0, 0.0
     for row, after in spans:
         length = (after["time"] - row["time"]) / 60
-        minutes, hours = minutes + length, hours + row["nodes"] * length / 60
-        points.append(_point(minutes, hours))
-    caption = "Node-hours so far, which is what a cluster costs."
-    plot = LinePlot((Series("node-hours", tuple(points), plain=True),), "minutes", "node-hours")
-    return line_plot("node-hours", caption, caption, plot)
+        each = (count * (prices[name] if priced else 1) for name, count in row["types"].items())
+        minutes, total = minutes + length, total + sum(each) * length / 60
+        points.append(_point(minutes, total))
+    caption = f"{unit} so far." if priced else f"{unit.capitalize()} so far: no prices are known."
+    plot = LinePlot((Series(unit, tuple(points), plain=True),), "minutes", unit)
+    return line_plot("node-cost", caption, caption, plot)
 
 
 def _point(x: float, y: float) -> Point:
     return Point(x, float(y), float(y), float(y))
 
 
-def _types(hours: Mapping[str, float]) -> Table:
-    rows = tuple((value(name), value(number(part, 2), part)) for name, part in hours.items())
-    return Table("By type of node", ("Type", "Node-hours"), rows, frozenset({"Node-hours"}))
+def _types(hours: Mapping[str, float], prices: Mapping[str, float]) -> Table:
+    money = ("USD an hour", "USD") if prices else ()
+    columns = ("Type", "Node-hours", *money)
+    rows = []
+    for name, part in hours.items():
+        price = prices.get(name)
+        paid = None if price is None else part * price
+        cells = [value(number(price, 2), price), value(number(paid, 2), paid)] if prices else []
+        rows.append((value(name), value(number(part, 2), part), *cells))
+    return Table("By type of node", columns, tuple(rows), frozenset(columns[1:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from ablate.learn.report.document import Table, listing, plural, scalar, value
 from ablate.learn.results import ALPHA, Results, metric_title
@@ -22,6 +22,10 @@ def design(results: Results) -> Table:
     study = results.study
     rows = [("compared", key, _values(study.listed(key))) for key in study.compared]
     rows += [("tuned", key, _space(space.to_yaml())) for key, space in study.tune.items()]
+    if study.adaptive:
+        draws = plural(study.budget.draws_per_cell or 0, "draw")
+        words = f"adaptive: {draws} per cell, of which the first {results.shared_draws} are shared"
+        rows.append(("searched", "budget.search", words))
     rows += [("repeated", "seed", _values(study.seeds))]
     rows += [("fixed", key, scalar(fixed)) for key, fixed in study.fixed.items()]
     if study.select is not None:
@@ -34,9 +38,13 @@ def design(results: Results) -> Table:
     return Table(caption, ("Role", "Key", "Value"), content)
 
 
-def methods(results: Results) -> tuple[str, ...]:
-    """A methods section to copy into a paper and to correct there."""
-    return (_training(results), _choosing(results), _statistics(results), _works(results))
+def methods(results: Results, shown: Container[str]) -> tuple[str, ...]:
+    """A methods section to copy into a paper and to correct there.
+
+    `shown` holds the anchors of the report's sections: a test is described where it was made.
+    """
+    statistics = " ".join([_statistics(results), *_further_tests(results, shown)])
+    return (_training(results), _choosing(results), statistics, _works(results))
 
 
 def _training(results: Results) -> str:
@@ -71,11 +79,17 @@ def _choosing(results: Results) -> str:
     tests = listing(list(results.test_refs) or ["no test split"])
     if not study.tune or study.select is None:
         return f"Nothing was tuned. Scores are on {tests}."
-    draws = len({trial.planned.draw for trial in results.trials})
+    draws = plural(len({trial.planned.draw for trial in results.trials}), "draw")
+    made = f"{draws}, the same for every configuration"
+    if study.adaptive:
+        made = (
+            f"{draws} for every configuration. The first {results.shared_draws} were the same for "
+            "all; each further one was chosen by the configuration's own scores on dev so far, by "
+            "a tree-structured Parzen estimator (Bergstra et al. 2011; Optuna)"
+        )
     return (
-        f"{listing([f'`{key}`' for key in study.tune])} were tuned: {plural(draws, 'draw')}, the "
-        f"same for every configuration, of which the best on {study.select.key} was kept. Kept "
-        f"settings were frozen before {tests} was scored."
+        f"{listing([f'`{key}`' for key in study.tune])} were tuned: {made}. The draw that was best "
+        f"on {study.select.key} was kept. Kept settings were frozen before {tests} was scored."
     )
 
 
@@ -90,6 +104,32 @@ def _statistics(results: Results) -> str:
         f"{family} on {metric_title(results.primary)}, at a family-wise error rate of "
         f"{ALPHA * 100:g} %. Absence of a difference is never inferred from a failed test."
     )
+
+
+def _further_tests(results: Results, shown: Container[str]) -> list[str]:
+    """A sentence or two on each kind of test beside the pairwise differences."""
+    found = []
+    margin = None if results.study.select is None else results.study.select.equal_within
+    if "equality" in shown and margin is not None:
+        found.append(
+            f"Two configurations are called equal when two one-sided tests (Schuirmann 1987) put "
+            f"their difference within ± {margin:g}, a margin declared with the design; p-values "
+            "are corrected over the same pairs (Holm)."
+        )
+    if "claims" in shown:
+        found.append(
+            "A claim is one or more contrasts of configurations that are paired all else equal; it "
+            "holds when every contrast points its way and fails when any points the other. The "
+            f"contrasts of all claims are one family (Holm, {ALPHA * 100:g} %), and what is not "
+            "decided is called undecided."
+        )
+    if "slices" in shown:
+        found.append(
+            "Differences within groups of queries, by lexical overlap, number of positives and "
+            "length, are tested in the same way on the group's queries and corrected together "
+            "(Holm); the groups were not chosen by the scores."
+        )
+    return found
 
 
 def _works(results: Results) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,9 +52,11 @@ def build(results: Results, claims: Sequence[Claim] = ()) -> Report:
         _design, _runs, _ranking, comparisons, equality, partial(claims_section, claims=claims),
         _grid, interactions, factors, query_groups, label_cost, two_metrics,
         other_metrics, per_set, choice, _curves,
-        gradients, _confirmation, nodes, _vault, _threats, _methods, citations, _reproduce,
+        gradients, _confirmation, nodes, _vault, _threats,
     )  # fmt: skip
     sections = [builder(results) for builder in builders]
+    shown = {section.anchor for section in sections if section.blocks}
+    sections += [_methods(results, shown), citations(results), _reproduce(results)]
     sections.append(_left_out(sections))
     return Report(
         title=results.study.name,
@@ -250,8 +252,8 @@ def _threats(results: Results) -> Section:
     return Section("threats", "Threats to validity", (Points(found),) if found else ())
 
 
-def _methods(results: Results) -> Section:
-    return Section("methods", "Methods", tuple(Text(words) for words in methods(results)))
+def _methods(results: Results, shown: Container[str]) -> Section:
+    return Section("methods", "Methods", tuple(map(Text, methods(results, shown))))
 
 
 def _reproduce(results: Results) -> Section:

@@ -64,6 +64,19 @@ def _resolution(results: Results) -> str | None:
     )
 
 
+def _margin(results: Results) -> str | None:
+    select = results.study.select
+    margin = None if select is None else select.equal_within
+    halves = [(pair.high - pair.low) / 2 for pair in results.comparisons]
+    if margin is None or not halves or margin > median(halves):
+        return None
+    return (
+        f"**A margin finer than the study.** Cells are equal within ± {margin:g}, but a typical "
+        f"difference is known to ± {number(median(halves))} only: equality can hardly be shown "
+        "here, even where it is true. More seeds or queries are needed, not a wider margin."
+    )
+
+
 def _one_rate(results: Results) -> str | None:
     if len(results.settings("loss.name")) < 2 or len(results.settings("optim.lr")) > 1:
         return None
@@ -209,6 +222,18 @@ def _choice(results: Results) -> str | None:
     )
 
 
+def _adaptive(results: Results) -> str | None:
+    """Draws that follow the scores are no longer the same in every cell."""
+    if not results.study.adaptive:
+        return None
+    return (
+        f"**Adaptive draws.** Every cell had the same number of draws, but after the first "
+        f"{results.shared_draws} each went its own way, after its own scores on dev: cells are not "
+        "paired by draw, and the optimism of a choice is larger than resampling the queries shows. "
+        "Random draws (`budget.search: random`) are the same in every cell."
+    )
+
+
 def _data(results: Results) -> str | None:
     """What the splits share or lack, as the plan says it too."""
     said = dict.fromkeys(
@@ -266,6 +291,7 @@ _RULES: tuple[Callable[[Results], str | None], ...] = (
     _seeds,
     _queries,
     _resolution,
+    _margin,
     _failures,
     _stopped,
     _one_rate,
@@ -276,6 +302,7 @@ _RULES: tuple[Callable[[Results], str | None], ...] = (
     _human_in_machine,
     _noise,
     _choice,
+    _adaptive,
     _reopened,
     _data,
     _several_metrics,

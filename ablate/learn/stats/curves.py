@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 
-from ablate.learn.stats.cells import Floats, Scores, positions, reduce
+from ablate.learn.stats.cells import Floats, Scores, reduce
 from ablate.learn.stats.errors import Contrasts, Errors, Scope
 from ablate.learn.stats.family import check_level, holm
 from ablate.learn.stats.tables import Table
@@ -75,8 +75,7 @@ def _quality(
     """The errors, and how far each named cell's mean lies above the target."""
     cells = reduce(scores)
     if isinstance(target, str):
-        rows = positions(cells, [(name, target) for name in names])
-        errors = Errors(cells, Contrasts.pairs(rows), seed)
+        errors = Errors.of_pairs(cells, [(name, target) for name in names], seed)
         return errors, errors.effects
     alone = np.array([cells.names.index(name) for name in names])
     errors = Errors(cells, Contrasts.alone(alone), seed)
@@ -132,8 +131,7 @@ def pareto(first: Scores, second: Scores, alpha: float = 0.05, seed: int = 0) ->
 
 
 def _one_sided(scores: Scores, pairs: list[tuple[str, str]], seed: int) -> Floats:
-    cells = reduce(scores)
-    errors = Errors(cells, Contrasts.pairs(positions(cells, pairs)), seed)
+    errors = Errors.of_pairs(reduce(scores), pairs, seed)
     return errors.tails(errors.effects)
 
 

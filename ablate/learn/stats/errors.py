@@ -16,7 +16,7 @@ and of the Behrens-Fisher solution to the two means problem", 1976).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from ablate.learn.stats.cells import Cells, Floats, Integers
+from ablate.learn.stats.cells import Cells, Floats, Integers, positions
 from ablate.learn.stats.seeds import draw_seed_variances
 
 Scope = Literal["method", "borrowed", "checkpoints"]
@@ -112,6 +112,11 @@ class Errors:
         self.by_query = self._query_variances()
         self._lent = contrasts.apply(cells.interaction / cells.seeds / cells.queries, power=2)
 
+    @classmethod
+    def of_pairs(cls, cells: Cells, pairs: Sequence[tuple[str, str]], seed: int) -> Errors:
+        """The errors of mean(a) - mean(b) for every pair; InvalidInput for an unknown name."""
+        return cls(cells, Contrasts.pairs(positions(cells, pairs)), seed)
+
     @property
     def repeated(self) -> bool:
         """Whether any cell has two seeds; if none has, errors are over queries only."""
@@ -141,6 +146,11 @@ class Errors:
             interaction=self._lent,
             queries=np.maximum(self.by_query - self._lent, 0.0),
         )
+
+    def p_values(self, distances: Floats | None = None) -> Floats:
+        """[P] two-sided p-values of `distances` [P] from 0, those of the effects when None."""
+        beyond = self.effects if distances is None else distances
+        return np.asarray(np.minimum(2 * self.tails(np.abs(beyond)), 1.0))
 
     def tails(self, distances: Floats) -> Floats:
         """[P] probability that an error is beyond `distances` [P] on one given side."""

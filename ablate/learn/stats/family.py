@@ -32,7 +32,7 @@ def family(errors: Errors, alpha: float) -> Family:
     bound is smaller than what the draws resolve, it is taken.
     """
     size = len(errors.contrasts)
-    p = np.minimum(2 * errors.tails(np.abs(errors.effects)), 1.0)
+    p = errors.p_values()
     reach = errors.reaches(alpha)
     if size < 2:
         return Family(p, p, reach, reach)

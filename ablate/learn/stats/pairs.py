@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ablate.learn.stats.cells import Floats, Scores, positions, reduce
-from ablate.learn.stats.errors import Contrasts, Errors, Scope
+from ablate.learn.stats.cells import Floats, Scores, reduce
+from ablate.learn.stats.errors import Errors, Scope
 from ablate.learn.stats.family import check_level, family, holm
 from ablate.learn.stats.tables import Table
 from trainables.errors import InvalidInput, Problem
@@ -94,9 +94,7 @@ def compare(
     Raises InvalidInput for unknown cells, misshapen or non-finite scores, or a bad alpha.
     """
     check_level(alpha)
-    cells = reduce(scores)
-    rows = positions(cells, pairs)
-    errors = Errors(cells, Contrasts.pairs(rows), seed)
+    errors = Errors.of_pairs(reduce(scores), pairs, seed)
     return Table(Comparison, comparisons(errors, pairs, alpha))
 
 
@@ -143,8 +141,7 @@ def equivalent(
     check_level(alpha)
     if not margin > 0:
         raise InvalidInput([Problem("margin", "must be above 0", margin)])
-    cells = reduce(scores)
-    errors = Errors(cells, Contrasts.pairs(positions(cells, pairs)), seed)
+    errors = Errors.of_pairs(reduce(scores), pairs, seed)
     effects, reach = errors.effects, errors.reaches(2 * alpha)
     p = within(errors, margin)
     adjusted = holm(p)

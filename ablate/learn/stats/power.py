@@ -41,9 +41,7 @@ def power_of(
     variance, freedom = _error(variances, seeds, queries, cells)
     if variance <= 0:
         return float(effect != 0)
-    limit = -float(special.stdtrit(freedom, alpha / pairs / 2))
-    shift = abs(effect) / float(np.sqrt(variance))
-    return float(1 - special.nctdtr(freedom, shift, limit))
+    return _chance(abs(effect) / float(np.sqrt(variance)), freedom, alpha / pairs)
 
 
 def smallest_effect(
@@ -63,13 +61,12 @@ def smallest_effect(
     if seeds < 2:
         return float("inf")
     variance, freedom = _error(variances, seeds, queries, cells)
-    limit = -float(special.stdtrit(freedom, alpha / pairs / 2))
     low, high = 0.0, 1.0
-    while special.nctdtr(freedom, high, limit) > 1 - power:
+    while _chance(high, freedom, alpha / pairs) < power:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        if special.nctdtr(freedom, middle, limit) > 1 - power:
+        if _chance(middle, freedom, alpha / pairs) < power:
             low = middle
         else:
             high = middle
@@ -110,6 +107,12 @@ def queries_needed(
         return power_of(effect, variances, seeds, queries, cells, pairs, alpha) >= power
 
     return _least(enough, 2, MOST_QUERIES)
+
+
+def _chance(shift: float, freedom: float, alpha: float) -> float:
+    """Chance that an effect of `shift` standard errors is called different at `alpha`."""
+    limit = -float(special.stdtrit(freedom, alpha / 2))
+    return float(1 - special.nctdtr(freedom, shift, limit))
 
 
 def _error(variances: Variances, seeds: int, queries: int, cells: int) -> tuple[float, float]:

@@ -42,6 +42,9 @@ _STEP = 0.3
 _OWN = _STEP * np.arange(-20.0, 51.0)
 """Logarithms of a cell's own factor, spread / chi2(spread); alike cells have 0."""
 _BLOCK = 4_000_000
+_TEACHERS = 400
+"""Cells from which spread and scale of a large family are learnt: more would hardly sharpen them.
+"""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def draw_seed_variances(cells: Cells, draws: int, rng: np.random.Generator) -> F
     for place, grid in enumerate(grids):
         for spread in range(len(SPREADS)):
             rows = np.flatnonzero(which // _POINTS == place * len(SPREADS) + spread)
-            variances[rows] = grid.draw(spread, which[rows] % _POINTS, rng)
+            if len(rows):
+                variances[rows] = grid.draw(spread, which[rows] % _POINTS, rng)
     return variances
 
 
@@ -215,7 +219,9 @@ class _Form:
         """[spreads, U] log posterior density of spreads and log scales, up to a constant."""
         total = np.log(WEIGHTS)[:, None] + np.zeros(len(scale))
         prior = _own_weights()
-        for cells in _parts(np.flatnonzero(self.freedom > 0), len(scale) * len(_OWN)):
+        known = np.flatnonzero(self.freedom > 0)
+        chosen = np.linspace(0, len(known) - 1, min(len(known), _TEACHERS)).astype(np.int64)
+        for cells in _parts(known[chosen], len(scale) * len(_OWN)):
             likelihood, peak = self.likelihood(scale, cells)
             summed = np.einsum("sq,uqc->suc", prior, likelihood, optimize=True)
             total += (np.log(np.maximum(summed, 1e-300)) + peak[:, 0]).sum(axis=2)
@@ -239,14 +245,28 @@ class _Posterior:
             return self.form.variances(scale, np.ones(1), everyone)
         found = np.empty((len(points), len(everyone)))
         prior = _own_weights()[spread][:, None]
+        used, points = np.unique(points, return_inverse=True)
         for cells in _parts(everyone, max(len(points), _POINTS) * len(_OWN)):
-            summed = np.cumsum(prior * self.form.likelihood(self.scale, cells)[0], axis=1)
+            summed = np.cumsum(prior * self.form.likelihood(self.scale[used], cells)[0], axis=1)
             marks = rng.random((len(points), len(cells))) * summed[points, -1]
-            place = (summed[points] < marks[:, None]).sum(axis=1)
+            place = _places(summed, points, marks)
             jitter = _STEP * (rng.random(place.shape) - 0.5)
             own = np.exp(_OWN[np.minimum(place, len(_OWN) - 1)] + jitter)
             found[:, cells] = self.form.variances(scale, own, cells)
         return found
+
+
+def _places(summed: Floats, points: NDArray[np.int64], marks: Floats) -> NDArray[np.int64]:
+    """[D, C] how many of the rising `summed`[points[d], :, c] [U, Q, C] lie below `marks`[d, c]."""
+    most, count = summed.shape[1], marks.shape[1]
+    rising = np.ascontiguousarray(summed.transpose(0, 2, 1)).ravel()
+    start = (points[:, None] * count + np.arange(count)) * most
+    found = np.zeros(marks.shape, np.int64)
+    for power in reversed(range(most.bit_length())):
+        further = found + (1 << power)
+        below = rising[start + np.minimum(further, most) - 1] < marks
+        found += (below & (further <= most)).astype(np.int64) << power
+    return found
 
 
 def _parts(cells: NDArray[np.int64], width: int) -> list[NDArray[np.int64]]:

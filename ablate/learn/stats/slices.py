@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ablate.learn.stats.cells import Floats, Scores, check, positions, reduce
-from ablate.learn.stats.errors import Contrasts, Errors, Scope
+from ablate.learn.stats.errors import Errors, Scope
 from ablate.learn.stats.family import check_level, holm
 from ablate.learn.stats.tables import Table
 from trainables.errors import InvalidInput, Problem
@@ -106,10 +106,9 @@ def _slice(
     reach, p = np.full(len(pairs), np.inf), np.ones(len(pairs))
     scopes: Sequence[Scope] = ["checkpoints"] * len(pairs)
     if queries >= FEWEST:
-        cells = reduce(scores)
-        errors = Errors(cells, Contrasts.pairs(positions(cells, pairs)), seed)
+        errors = Errors.of_pairs(reduce(scores), pairs, seed)
         reach, scopes = errors.reaches(alpha), errors.scopes
-        p = np.minimum(2 * errors.tails(np.abs(effects)), 1.0)
+        p = errors.p_values(effects)
     return [
         Slice(
             a=a,

@@ -21,6 +21,7 @@ def fetch(study: str, source: Ledger, target: Ledger) -> int:
         raise InvalidInput([Problem(study, f"is not in {source.store.uri}; known: {known}")])
     _copy(source, target, folder.path)
     trials = [trial["trial_id"] for trial in plan["trials"]]
+    trials += folder.searched()
     trials += [trial for opening in folder.openings() for trial in opening["trials"]]
     found = 0
     for trial in dict.fromkeys(trials):

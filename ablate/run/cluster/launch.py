@@ -40,6 +40,8 @@ class Order:
     """Local run folder that records and report are fetched to."""
     job_id: str
     nodes: tuple[str, ...] = ()
+    prices: tuple[str, ...] = ()
+    """Of types of nodes, as --price takes them."""
     attach: bool = False
     down: bool = False
 
@@ -49,10 +51,16 @@ class Order:
         path = Path(self.source)
         return path if path.suffix in (".yaml", ".yml") else None
 
+    @property
+    def here(self) -> Path:
+        """The run folder as far as it is on this machine: itself, or what was fetched of it."""
+        return self.into if "://" in self.runs else Path(self.runs)
+
     def entrypoint(self) -> Argv:
         """The job's command, in a folder with ablate and the study's file."""
         study = self.file.name if self.file else self.source
         nodes = [part for text in self.nodes for part in ("--nodes", text)]
+        nodes += [part for text in self.prices for part in ("--price", text)]
         place = ("--runs", self.runs, "--address", "auto")
         return ("python", "-m", "ablate.cli", "run", study, *self.arguments, *place, *nodes)
 

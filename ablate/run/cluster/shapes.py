@@ -8,7 +8,7 @@ from importlib import metadata
 
 PYTHON = "py311"
 """The Python of Ray's images for which constraints.txt was tested."""
-EXTRAS = "cpu,optuna,quickstart"
+EXTRAS = "cpu,quickstart"
 UNFILLED = "YOUR-"
 """Marks what only its user can fill in: `s3://YOUR-BUCKET/ablate`."""
 SHIPPED = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from trainables.data.collections.registry import (
@@ -46,8 +47,13 @@ class Ref:
 
     @property
     def label(self) -> str:
-        """The name in metrics: `<collection's short name>/<split>`."""
-        return f"{short_name(self.collection)}/{self.split}"
+        """The name in metrics: `<collection's short name>/<split>`, and the threshold unless 1."""
+        return graded(f"{short_name(self.collection)}/{self.split}", self.min_grade)
+
+    def shares_split(self, label: str) -> bool:
+        """Whether `label` names this split by its own judgements, at any threshold."""
+        plain = re.escape(replace(self, min_grade=1).label)
+        return re.fullmatch(rf"{plain}(:grade-[0-9]+)?", label) is not None
 
     def part_label(self, passages: int) -> str:
         """The name in metrics of scores for which only this many passages were searched."""
@@ -55,16 +61,18 @@ class Ref:
 
     def judged_label(self, judge: JudgeRef, kind: str) -> str:
         """The name in metrics of what a source says, alone (MACHINE) or with the split (UNION)."""
-        return f"{self.label}:{kind}:{judge.source}"
+        return graded(f"{self.label}:{kind}:{judge.source}", judge.min_grade)
 
     def marks(self, fingerprint: str) -> dict[str, str]:
-        """Of every label, the identity of what it is scored on, given the collection's."""
-        marks = {self.label: fingerprint}
-        for judge in self.judges:
-            grades = "" if self.min_grade == judge.min_grade == 1 else f" {self.min_grade} {judge}"
-            for kind in (MACHINE, UNION):
-                marks[self.judged_label(judge, kind)] = fingerprint + grades
-        return marks
+        """The collection's `fingerprint` under each label: the split's own, then its judges'."""
+        pairs = [(judge, kind) for judge in self.judges for kind in (MACHINE, UNION)]
+        judged = [self.judged_label(judge, kind) for judge, kind in pairs]
+        return dict.fromkeys((self.label, *judged), fingerprint)
+
+
+def graded(label: str, min_grade: int) -> str:
+    """`label` where positives are graded `min_grade` or better; 1 goes without saying."""
+    return label if min_grade == 1 else f"{label}:grade-{min_grade}"
 
 
 def parse_refs(text: str, place: str | None = None, key: str = "collection") -> tuple[Ref, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,16 @@ from trainables.data.collections.faults import Faults, Places
 from trainables.data.collections.texts import BATCH_ROWS, batches, open_arrow, take
 from trainables.data.hashing import hash64
 
+SORTED_ROWS = 1 << 17
+"""Hashes that are sorted, compared or copied in memory at once."""
+
 
 class TextsWriter:
-    """Writes the files of `Texts` as rows come in; a row's memory is a few numbers."""
+    """Writes the files of `Texts` as rows come in; memory does not grow with them.
+
+    Rows whose id comes again are the exception: one byte for each row of the collection then, and
+    the repeated ids.
+    """
 
     def __init__(self, folder: Path, name: str, faults: Faults) -> None:
         self._folder = folder
@@ -90,15 +98,19 @@ class TextsWriter:
 
     def _index(self) -> None:
         """Writes the sorted hashes of the ids and the rows that they stand for."""
-        hashes = np.load(self._path("ids"))
-        order = np.argsort(hashes, kind="stable")
-        np.save(self._path("order"), order.astype(np.int64, copy=False))
-        np.save(self._path("hashes"), hashes[order])
+        hashes = read_array(self._path("ids"))
+        with (
+            ArrayWriter(self._path("hashes"), np.uint64) as in_order,
+            ArrayWriter(self._path("order"), np.int64) as rows,
+        ):
+            for values, places in sorted_pieces(hashes):
+                in_order.append(values)
+                rows.append(places)
 
     def _repeated(self) -> NDArray[np.int64]:
         """Rows whose id stands in an earlier row, each entered as a fault."""
         hashes, order = read_array(self._path("hashes")), read_array(self._path("order"))
-        same = np.flatnonzero(hashes[1:] == hashes[:-1])
+        same = _repeats(hashes)
         if not len(same):
             return np.empty(0, dtype=np.int64)
         rows = np.unique(np.concatenate([order[same], order[same + 1]]))
@@ -143,22 +155,62 @@ class TextsWriter:
         writer.close()
         full.unlink()
         for part in ("ids", "texts"):
-            np.save(self._path(part), np.load(self._path(part))[keep])
+            values = read_array(self._path(part))
+            with ArrayWriter(path.with_suffix(".rest"), values.dtype) as rest:
+                for start in range(0, len(values), SORTED_ROWS):
+                    piece = slice(start, start + SORTED_ROWS)
+                    rest.append(values[piece][keep[piece]])
+            path.with_suffix(".rest").replace(self._path(part))
 
     def _state_facts(self) -> None:
-        content = hashlib.sha256(np.load(self._path("ids")))
-        texts = np.load(self._path("texts"))
-        content.update(texts)
-        empty = int(np.count_nonzero(texts == hash64([""])[0]))
-        texts.sort()
+        ids, texts = read_array(self._path("ids")), read_array(self._path("texts"))
+        content = hashlib.sha256(ids.data)
+        content.update(texts.data)
+        pieces = sorted_pieces(texts)
         facts = {
             "count": len(texts),
             "fingerprint": content.hexdigest()[:20],
-            "duplicates": int(np.count_nonzero(texts[1:] == texts[:-1])),
-            "empty": empty,
+            "duplicates": sum(len(_repeats(values)) for values, _ in pieces),
+            "empty": _count(texts, hash64([""])[0]),
         }
         path = self._folder / f"{self._name}.json"
         path.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def sorted_pieces(
+    hashes: NDArray[np.uint64],
+) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
+    """The hashes in ascending order and their rows, equal ones by row, in pieces of consecutive
+    values; of about SORTED_ROWS each, since hashes are spread evenly.
+
+    A piece takes one reading of all hashes: millions of them, mapped, cost seconds and no memory.
+    """
+    count = -(-len(hashes) // SORTED_ROWS)
+    for number in range(count):
+        low, high = (2**64 * (number + one) // count for one in (0, 1))
+        found = []
+        for start in range(0, len(hashes), SORTED_ROWS):
+            part = hashes[start : start + SORTED_ROWS]
+            inside = (part >= np.uint64(low)) & (part <= np.uint64(high - 1))
+            found.append(start + np.flatnonzero(inside))
+        rows = np.concatenate(found)
+        values = hashes[rows]
+        order = np.argsort(values, kind="stable")
+        yield values[order], rows[order]
+
+
+def _repeats(values: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Places of sorted values that the next one equals."""
+    found = [np.empty(0, dtype=np.int64)]
+    for start in range(0, len(values) - 1, SORTED_ROWS):
+        part = values[start : start + SORTED_ROWS + 1]
+        found.append(start + np.flatnonzero(part[1:] == part[:-1]))
+    return np.concatenate(found)
+
+
+def _count(values: NDArray[np.uint64], wanted: np.uint64) -> int:
+    starts = range(0, len(values), SORTED_ROWS)
+    return sum(int(np.count_nonzero(values[i : i + SORTED_ROWS] == wanted)) for i in starts)
 
 
 class _ArrowWriter:

@@ -1,0 +1,149 @@
+"""The command `plan`, and what it shares with the commands that show a plan before they act."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ablate.cli import CLUSTER_CANNOT, DONE
+from ablate.cli.options import Json, Only, Runs, Sets, Study, example
+from trainables.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from ablate.plan.confounds import Confound
+    from ablate.plan.estimate import Estimate
+    from ablate.plan.planner import Plan
+    from ablate.plan.power import Detectable
+    from ablate.plan.timing import Earlier
+    from ablate.run.cluster.cost import Cost
+    from ablate.run.cluster.file import ClusterFile
+    from ablate.run.ledger import Ledger, Record
+
+ClusterPath = Annotated[
+    Path | None,
+    typer.Option("--cluster", metavar="FILE", help="Cluster whose time and prices are meant."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the application."""
+    app.command(epilog=example("ablate plan temperature --set optim.steps=200"))(plan)
+
+
+def plan(
+    study: Study,
+    set_: Sets = None,
+    only: Only = None,
+    runs: Runs = "runs",
+    cluster: ClusterPath = None,
+    json_: Json = False,
+) -> int:
+    """Show cells, trials, what is already done, time and cost, and what would confound it."""
+    from ablate.cli import show
+    from ablate.cli.commands import plan_of
+    from ablate.run.capacity import ClusterCannot
+    from ablate.run.ledger import Ledger
+
+    file = None if cluster is None else _file(cluster)
+    ledger = Ledger(runs)
+    planned = plan_of(study, set_, only)
+    planned = planned.resumed(ledger.study(planned.study.name).search)
+    try:
+        seen = outlook(planned, ledger, file)
+    except ClusterCannot as error:
+        show.cluster_cannot(error)
+        return CLUSTER_CANNOT
+    if json_:
+        typer.echo(json.dumps(planned.to_json() | seen.to_json(), indent=1))
+    else:
+        show.plan(planned, seen)
+    return DONE
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known of a plan before it runs. `cost` is None without a cluster."""
+
+    finished: int
+    estimate: Estimate
+    cost: Cost | None
+    smallest: list[Detectable]
+    """The smallest difference that it can show, by test split."""
+    notes: list[Confound]
+
+    def to_json(self) -> dict[str, Any]:
+        """The outlook as JSON values."""
+        return {
+            "finished": self.finished,
+            "estimate": self.estimate.to_json(),
+            "cost": None if self.cost is None else self.cost.to_json(),
+            "smallest_effects": [each.to_json() for each in self.smallest],
+            "warnings": [{"code": note.code, "text": note.text} for note in self.notes],
+        }
+
+
+def outlook(planned: Plan, ledger: Ledger, file: ClusterFile | None = None) -> Outlook:
+    """The outlook on a run folder, or on the cluster of `file`.
+
+    Raises ClusterCannot when no trial fits there.
+    """
+    from ablate.learn.spread import measured
+    from ablate.plan.cost import collection_size
+    from ablate.plan.estimate import estimate, warnings
+    from ablate.plan.power import detectable
+    from ablate.run.cluster.cost import foreseen
+
+    records = finished_records(ledger)
+    finished, earlier = finished_of(planned, ledger, records), earlier_of(records)
+    if file is None or file.capacity is None:
+        guess, cost = estimate(planned, earlier, finished), None
+    else:
+        guess, cost = foreseen(planned, file.capacity, file.usd_per_hour, earlier, finished)
+    priors = measured(planned, ledger, records)
+    smallest = list(detectable(planned, collection_size, priors))
+    notes = [*warnings(planned, priors=priors), *_data_warnings(planned, ledger)]
+    return Outlook(finished, guess, cost, smallest, notes)
+
+
+def finished_records(ledger: Ledger) -> list[Record]:
+    """The records of all finished trials of a run folder, whichever study they are of."""
+    return [record for record in ledger.records() if record.state == "finished"]
+
+
+def earlier_of(records: Sequence[Record]) -> Earlier:
+    """Specs of finished trials with the seconds that they took."""
+    return [(record.spec, record.seconds) for record in records]
+
+
+def finished_of(planned: Plan, ledger: Ledger, records: Sequence[Record]) -> int:
+    """How many of the records are trials of the plan, as far as its choices are made."""
+    if not records:
+        return 0
+    chosen = planned.possible(ledger.study(planned.study.name).choices())
+    ids = {trial.trial_id for trial in (*planned.trials(), *planned.repeat(chosen))}
+    return sum(record.trial_id in ids for record in records)
+
+
+def _data_warnings(planned: Plan, ledger: Ledger) -> list[Confound]:
+    """What the data share or lack, looked for where the run folder and the user keep them."""
+    from ablate.plan.overlaps import data_warnings
+    from trainables.data.cache import Cache
+
+    local = ledger.store.local
+    own = [] if local is None else [Cache(local / "cache")]
+    return data_warnings(planned, [*own, Cache.default()])
+
+
+def _file(path: Path) -> ClusterFile:
+    from ablate.run.cluster.file import read
+
+    file = read(path)
+    if file.capacity is None:
+        rule = "must say what its nodes have: fill in metadata.each_host_has"
+        raise InvalidInput([Problem("--cluster", rule, place=str(path))])
+    return file

@@ -1,0 +1,98 @@
+"""Real worker groups of Ray Train whose workers are killed, or raise what is their own fault."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+
+from ablate.run import sweep
+from ablate.run.trial import Job, Resources, execute
+from trainables import worker
+from trainables.spec import TrialSpec
+
+pytestmark = pytest.mark.cluster
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+LOOP = worker._group_loop
+
+
+def starts(config: dict[str, Any]) -> int:
+    """How often this rank has started, this time included; counted beside the run folder."""
+    from ray import train
+
+    rank = train.get_context().get_world_rank()
+    folder = Path(config["cache"]).parent / f"starts-{rank}"
+    folder.mkdir(exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    return len(list(folder.iterdir()))
+
+
+def killed_once(config: dict[str, Any]) -> None:
+    from ray import train
+
+    if starts(config) == 1 and train.get_context().get_world_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    LOOP(config)
+
+
+def without_memory(config: dict[str, Any]) -> None:
+    import torch
+    from ray import train
+
+    starts(config)
+    if train.get_context().get_world_rank() == 1:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    LOOP(config)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    with sweep.cluster(None, dashboard=True):
+        yield
+
+
+@pytest.fixture
+def job(tiny_backbone: str, tiny_collection: str) -> Job:
+    flat: dict[str, Any] = {
+        "data.train": tiny_collection, "encoder.backbone": tiny_backbone,
+        "encoder.query_length": 8, "encoder.passage_length": 16, "loss.name": "joint_lh",
+        "loss.temperature": 0.1, "optim.lr": 1e-3, "optim.batch_size": 6, "optim.steps": 4,
+    }  # fmt: skip
+    spec = TrialSpec.from_flat(flat).to_flat()
+    return Job("a" * 16, "01 joint_lh", 0, spec, spec, {}, (f"{tiny_collection}/dev",))
+
+
+def resources(folder: Path) -> Resources:
+    return Resources(str(folder / "runs"), str(folder / "cache"), workers=2, cpus=0.5)
+
+
+def counted(folder: Path, rank: int) -> int:
+    return len(list((folder / f"starts-{rank}").iterdir()))
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_killed_worker_costs_a_restart(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_group_loop", killed_once)
+    record = execute(job, resources(tmp_path), lambda metrics: None)
+    assert record.state == "finished", (record.reason, record.log_tail)
+    assert counted(tmp_path, 1) == 2
+
+
+@pytest.mark.usefixtures("ray")
+def test_memory_that_is_short_ends_a_group_at_once(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_group_loop", without_memory)
+    record = execute(job, resources(tmp_path), lambda metrics: None)
+    assert (record.state, record.own_fault) == ("failed", True)
+    assert record.reason is not None and record.reason.startswith("out of memory; set optim.chunk")
+    assert counted(tmp_path, 1) == 1
