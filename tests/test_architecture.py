@@ -54,6 +54,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "trainables.prepare",
     ),
     "trainables.worker": ("trainables",),
+    "trainables.probe": (
+        "trainables.faults",
+        "trainables.train",
+        *BASE,
+        "trainables.data",
+        "trainables.model",
+        "trainables.evaluation",
+    ),
     "ablate.plan": (
         "trainables.model.backbones",
         "trainables.errors",
@@ -114,6 +122,7 @@ LIGHT = (
     "ablate.plan.estimate",
     "ablate.plan.overlaps",
     "ablate.run.ledger",
+    "ablate.run.probe",
     "ablate.learn.report",
     "trainables.spec",
     "trainables.data.collections",

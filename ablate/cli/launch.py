@@ -250,6 +250,7 @@ def _fitted(
     from ablate.run.capacity import parse_nodes, worker_need, written_nodes
     from ablate.run.cluster.cost import foreseen, planned_resources
     from ablate.run.ledger import Ledger
+    from ablate.run.probe import kept
 
     capacity: Capacity | None = file.capacity if file else None
     if nodes:
@@ -260,7 +261,7 @@ def _fitted(
     ledger = Ledger(order.here)
     records = finished_records(ledger)
     finished = finished_of(planned, ledger, records)
-    guess, cost = foreseen(planned, capacity, prices, earlier_of(records), finished)
+    guess, cost = foreseen(planned, capacity, prices, earlier_of(records), finished, kept(ledger))
     err.print(str(guess), markup=False)
     if file is not None and cost is not None:
         err.print(str(cost), markup=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.cli import CLUSTER_CANNOT, DONE
+from ablate.cli import CLUSTER_CANNOT, DONE, SOME_FAILED
 from ablate.cli.options import Json, Only, Runs, Sets, Study, example
 from trainables.errors import InvalidInput, Problem
 
@@ -29,6 +29,15 @@ ClusterPath = Annotated[
     typer.Option("--cluster", metavar="FILE", help="Cluster whose time and prices are meant."),
 ]
 
+Probing = Annotated[
+    bool,
+    typer.Option(
+        "--probe",
+        help="Time a short trial of every shape that no earlier trial tells of, on this machine; "
+        "its data are prepared in the run folder.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module to the application."""
@@ -41,6 +50,7 @@ def plan(
     only: Only = None,
     runs: Runs = "runs",
     cluster: ClusterPath = None,
+    probe: Probing = False,
     json_: Json = False,
 ) -> int:
     """Show cells, trials, what is already done, time and cost, and what would confound it."""
@@ -53,6 +63,8 @@ def plan(
     ledger = Ledger(runs)
     planned = plan_of(study, set_, only)
     planned = planned.resumed(ledger.study(planned.study.name).search)
+    if probe and not _probed(planned, ledger):
+        return SOME_FAILED
     try:
         seen = outlook(planned, ledger, file)
     except ClusterCannot as error:
@@ -63,6 +75,25 @@ def plan(
     else:
         show.plan(planned, seen)
     return DONE
+
+
+def _probed(planned: Plan, ledger: Ledger) -> bool:
+    """Whether every shape of trial is timed now, in the run folder; says why not."""
+    from ablate.cli import show
+    from ablate.plan.cost import collection_size
+    from ablate.plan.timing import Timing
+    from ablate.run.probe import ProbeFailed, kept, measure
+
+    earlier = earlier_of(finished_records(ledger))
+    lacking = Timing(planned, earlier, kept(ledger), collection_size, None).lacking()
+    try:
+        with show.counting("Timing short trials", "shapes") as bar:
+            measure(planned, lacking, ledger, bar)
+    except ProbeFailed as error:
+        show.err.print("[red]The probe failed:[/red]", end=" ")
+        show.err.print(str(error), markup=False)
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -97,13 +128,16 @@ def outlook(planned: Plan, ledger: Ledger, file: ClusterFile | None = None) -> O
     from ablate.plan.estimate import estimate, warnings
     from ablate.plan.power import detectable
     from ablate.run.cluster.cost import foreseen
+    from ablate.run.probe import kept
 
     records = finished_records(ledger)
     finished, earlier = finished_of(planned, ledger, records), earlier_of(records)
+    probes = kept(ledger)
     if file is None or file.capacity is None:
-        guess, cost = estimate(planned, earlier, finished), None
+        guess, cost = estimate(planned, earlier, finished, probes=probes), None
     else:
-        guess, cost = foreseen(planned, file.capacity, file.usd_per_hour, earlier, finished)
+        capacity, prices = file.capacity, file.usd_per_hour
+        guess, cost = foreseen(planned, capacity, prices, earlier, finished, probes)
     priors = measured(planned, ledger, records)
     smallest = list(detectable(planned, collection_size, priors))
     notes = [*warnings(planned, priors=priors), *_data_warnings(planned, ledger)]

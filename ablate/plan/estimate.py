@@ -26,6 +26,9 @@ TRIAL_SECONDS = 2.0
 GROUP_SECONDS = 40.0
 """Start of a trial's worker group, when it has several workers."""
 
+DRIFT = 0.1
+"""Standard deviation, relative, of a machine's speed between a probe and the trials: assumed."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -33,7 +36,7 @@ class Estimate:
 
     `trial_seconds` is a trial's own work, scoring and watching included; `core_hours` and
     `gpu_hours` are what all trials hold meanwhile. `error` is half the width of a 95 % interval
-    over the mean, as far as it was measured.
+    over the mean, from what a probe measured and DRIFT; None without a probe.
     """
 
     trials: int
@@ -102,7 +105,7 @@ def estimate(
         core_hours=hours * cores,
         gpu_hours=hours * resources.gpus_per_worker * resources.workers,
         basis=basis + _elsewhere(at_once * cores, slots is not None),
-        error=2 * each.error / each.mean if each.error else None,
+        error=2 * math.hypot(each.error / each.mean, DRIFT) if each.error else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ablate.plan.cost import Sizes, scores_watched, steps_of
@@ -34,7 +34,7 @@ def total(parts: Iterable[Seconds]) -> Seconds:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a short trial of `flat` took on one machine.
+    """What a short trial of `flat` took on one machine, in one process with `cpus` and `gpus`.
 
     `evaluations` holds one pass over each collection, by the labels of its references joined by
     blanks; `watch` one score of what is watched, by its label.
@@ -46,7 +46,14 @@ class Probe:
     step: Seconds
     evaluations: Mapping[str, Seconds]
     watch: Mapping[str, Seconds]
+    cpus: float
+    gpus: float
     machine: str
+
+    def covers(self, refs: Sequence[Ref], watch: Watch | None) -> bool:
+        """Whether every part of a trial that is scored so was measured."""
+        passes = passes_of(refs).keys() <= self.evaluations.keys()
+        return passes and (watch is None or watch.label in self.watch)
 
     def of_trial(
         self,
@@ -54,33 +61,28 @@ class Probe:
         refs: Sequence[Ref],
         watch: Watch | None,
         sizes: Sizes,
-    ) -> Seconds | None:
-        """The time of a trial of this shape, of any number of steps; None where a part was not
-        measured. Raises UnknownCost when its number of steps is not known."""
-        passes = passes_of(refs)
-        if not passes.keys() <= self.evaluations.keys():
-            return None
-        parts = [self.start, self.step.times(steps_of(flat, sizes))]
-        parts += [self.evaluations[name] for name in passes]
-        if watch is not None:
-            if watch.label not in self.watch:
-                return None
-            parts.append(self.watch[watch.label].times(scores_watched(flat, watch, sizes)))
-        return total(parts)
+        workers: int = 1,
+    ) -> Seconds:
+        """The time of a trial of this shape, of any number of steps, that the probe covers.
 
-    def to_json(self) -> dict[str, Any]:
-        """The probe as JSON values."""
-        return asdict(self)
+        Several workers share all of it but the start, and talk for nothing. Raises UnknownCost
+        when its number of steps is not known.
+        """
+        parts = [self.step.times(steps_of(flat, sizes))]
+        parts += [self.evaluations[name] for name in passes_of(refs)]
+        if watch is not None:
+            parts.append(self.watch[watch.label].times(scores_watched(flat, watch, sizes)))
+        return total([self.start, total(parts).times(1 / workers)])
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Probe:
-        """The probe that `to_json` wrote."""
-        measured = {
+        """The probe of its fields as JSON values."""
+        measured: dict[str, Any] = {
             name: {key: Seconds(**part) for key, part in content[name].items()}
             for name in ("evaluations", "watch")
         }
-        start, step = Seconds(**content["start"]), Seconds(**content["step"])
-        return cls(content["flat"], start, step, machine=content["machine"], **measured)
+        measured |= {name: Seconds(**content[name]) for name in ("start", "step")}
+        return cls(**{**content, **measured})
 
 
 def passes_of(refs: Sequence[Ref]) -> dict[str, tuple[Ref, ...]]:

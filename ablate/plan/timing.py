@@ -60,7 +60,12 @@ class Timing:
         self.plan, self.sizes, self._speed = plan, sizes, speed
         self._refs, self._watch = plan.study.references, plan.study.watch
         self._earlier = [(flat, seconds) for flat, seconds in earlier if _bare(seconds) > 0]
-        self._probes = {step_shape(probe.flat): probe for probe in probes}
+        self._workers, asked = plan.study.resources.workers, plan.study.resources
+        self._probes = {
+            step_shape(probe.flat): probe
+            for probe in probes
+            if (probe.cpus, probe.gpus) == (asked.cpus_per_worker, asked.gpus_per_worker)
+        }
         self._whole: dict[Shape, list[float]] = {}
         self._bare: dict[Shape, list[float]] = {}
         for flat, seconds in self._earlier:
@@ -89,12 +94,11 @@ class Timing:
         if shape in self._whole:
             self._bases[f"from {_like(self._whole, shapes)}"] = None
             return Seconds(median(self._whole[shape]))
-        probe = self._probes.get(step_shape(flat))
+        probe = self._probe(flat)
         if probe is not None:
-            measured = probe.of_trial(flat, self._refs, self._watch, self.sizes)
-            if measured is not None:
-                self._bases[f"from a probe on {probe.machine}"] = None
-                return measured
+            shared = "" if self._workers == 1 else f", its work shared by {self._workers} workers"
+            self._bases[f"from a probe on {probe.machine}{shared}"] = None
+            return probe.of_trial(flat, self._refs, self._watch, self.sizes, self._workers)
         watching = 0.0 if self._watch is None else watch_flops(flat, self._watch, self.sizes)
         rate, basis = self._rate
         if shape in self._bare:
@@ -104,6 +108,17 @@ class Timing:
         flops = trial_flops(flat, self._refs, self.sizes)
         self._bases[basis] = None
         return Seconds((flops + watching) / rate)
+
+    def lacking(self) -> list[dict[str, Scalar]]:
+        """One spec of every shape of step that no earlier trial and no probe tells of."""
+        shapes = trial_shapes(self.plan)
+        new = [f for s, (f, _) in shapes.items() if s not in self._whole and not self._probe(f)]
+        return list({step_shape(flat): flat for flat in new}.values())
+
+    def _probe(self, flat: Mapping[str, Scalar]) -> Probe | None:
+        """A probe of the spec's shape that measured all that its trials do."""
+        found = self._probes.get(step_shape(flat))
+        return found if found is not None and found.covers(self._refs, self._watch) else None
 
     @cached_property
     def _rate(self) -> tuple[float, str]:
