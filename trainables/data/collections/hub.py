@@ -6,6 +6,7 @@ A repository has the configurations `corpus` and `queries` (`_id`, `title`, `tex
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -106,21 +107,35 @@ def _numbered(tables: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]
 
 def _load(name: str, repository: Repository, config: str | None) -> Mapping[str, Any]:
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     try:
         loaded: Mapping[str, Any] = load_dataset(
             repository.name, config, revision=repository.revision
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (*failures(), RuntimeError, KeyError, DatasetsError) as error:
         raise unreachable(name, str(repository), error) from error
     return loaded
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What a download from the Hub raises when it does not succeed."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # The errors of its HTTP library, whichever that is: a connection that breaks is one of them.
+    http = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
+    return (OSError, ValueError, *http)
+
+
 def unreachable(name: str, where: str, error: Exception) -> InvalidInput:
     """The mistake of naming a collection that cannot be fetched, and the way around it."""
-    reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
+    # `datasets` says no more than that something went wrong, and keeps the reason as the cause.
+    told = error.__cause__ if "generating the dataset" in str(error) else error
+    reason = (str(told or error).strip() or type(error).__name__).partition("\n")[0].rstrip(". ")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    way = "HF_HUB_OFFLINE forbids the network: unset it" if offline else "Try again"
     rule = (
-        f"cannot be fetched from {where}: {reason}. Without network, name a folder or zip in "
+        f"cannot be fetched from {where}: {reason}. {way}, or name a folder or zip in "
         "BEIR's layout instead: corpus.jsonl, queries.jsonl, qrels/<split>.tsv"
     )
     return InvalidInput([Problem("collection", rule, name)])

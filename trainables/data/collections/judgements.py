@@ -14,7 +14,7 @@ from trainables.data.arrays import ArrayWriter
 from trainables.data.collections.faults import Faults, Places
 from trainables.data.hashing import hash64, mix
 
-_FLUSH_ROWS = 1 << 16
+_FLUSH_ROWS = 1 << 13
 GRADE_LIMIT = 2**15
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from trainables.data.collections import contexts
 from trainables.data.collections.builder import Builder
 from trainables.data.collections.forms import Entry
-from trainables.data.collections.hub import unreachable
+from trainables.data.collections.hub import failures, unreachable
 from trainables.data.collections.reading import read_records
 
 _REVISION = "main"
@@ -37,7 +37,7 @@ def _fetched(repository: str, name: str) -> Path:
 
     try:
         return Path(hf_hub_download(repository, name, repo_type="dataset", revision=_REVISION))
-    except (OSError, ValueError) as error:
+    except failures() as error:
         raise unreachable("nq/dpr", f"{repository}@{_REVISION}", error) from error
 
 
