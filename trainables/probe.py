@@ -22,10 +22,10 @@ import numpy as np
 from trainables.data.cache import Cache
 from trainables.data.collections import Ref, open_collection, parse_ref
 from trainables.errors import InvalidInput, Problem
-from trainables.evaluation.evaluate import Precision, evaluate_within
+from trainables.evaluation.evaluate import evaluate_within
 from trainables.evaluation.watching import part
 from trainables.faults import reason_of
-from trainables.model.encoder import Encoder
+from trainables.model.encoder import Encoder, Precision
 from trainables.spec import Scalar, TrialSpec
 from trainables.train import TrialTask, device, train_trial
 

@@ -16,8 +16,7 @@ from ablate.plan.parts import Study
 from ablate.plan.planner import Plan
 from ablate.plan.probes import Probe, passes_of
 from ablate.plan.timing import step_shape
-from ablate.run.execution import cache_root
-from ablate.run.ledger import Ledger
+from ablate.run.ledger import Ledger, cache_root
 from trainables.spec import Scalar
 
 PLACE = "probes"
