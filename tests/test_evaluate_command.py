@@ -70,6 +70,37 @@ def test_an_mlflow_that_does_not_answer_costs_no_result(
     assert (out / "metrics.json").exists()
 
 
+def test_every_mistake_is_told_before_anything_is_done(
+    cache: Path, tiny_collection: str, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_collection, tmp_path / "tiny")
+    (tmp_path / "file").write_text("no folder")
+    good, twin = f"{tiny_collection}/test", f"{tmp_path}/tiny/test"
+    on = [good, f"{tiny_collection}/tset", "nope/test", twin]
+    with pytest.raises(InvalidInput) as caught:
+        evaluate("no/such-model", on, tmp_path / "file" / "below")
+    rules = [f"{problem.key}: {problem.rule}" for problem in caught.value.problems]
+    assert len(rules) == 4
+    assert "is unknown; known: dev, test, train" in rules[0]
+    assert "neither an existing path" in rules[1]
+    assert f"is called tiny/test in metrics, as {good} is" in rules[2]
+    assert rules[3] == "--out: cannot be written to: Not a directory"
+    assert not cache.exists()
+
+
+def test_a_model_that_cannot_be_read_leaves_nothing(
+    cache: Path, tiny_backbone: str, tiny_collection: str, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_backbone, tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    out = tmp_path / "new" / "out"
+    for model in (str(tmp_path / "broken"), str(tmp_path / "nowhere")):
+        with pytest.raises(InvalidInput):
+            evaluate(model, [f"{tiny_collection}/test"], out)
+    assert not out.parent.exists()
+
+
 def test_threads_follow_the_variable_then_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(THREADS, "3")
     assert threads() == 3

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from ablate.run.capacity import slots
 from ablate.run.ledger import default_cache
 from ablate.run.processes import threads
 from ablate.run.trial import Resources
+from trainables.data.collections import parse_refs
+from trainables.errors import InvalidInput, Problem
 from trainables.evaluation.means import beir_means
 
 
@@ -68,11 +72,15 @@ def evaluate_one(
 
     Leaves `metrics.json` and a folder per reference and judge in `out`. Returns metric key ->
     value, means over the sets of BEIR included. `keep_embeddings` leaves the vectors in the cache
-    for the next evaluation. Raises InvalidInput when the model, a reference or a judge is unknown.
+    for the next evaluation. Raises InvalidInput when the model, a reference or a judge is unknown,
+    two references share a name in metrics, or `out` cannot be written to.
     """
+    refs = [":".join((text, *judges)) for text in on]
+    problems = [*_wrong_references(refs), *_unwritable(out)]
+    if problems:
+        raise InvalidInput(problems)
     from trainables import worker
 
-    refs = [":".join((text, *judges)) for text in on]
     metrics = worker.evaluate_here(
         model,
         refs,
@@ -87,3 +95,34 @@ def evaluate_one(
     text = json.dumps(metrics, indent=1, sort_keys=True)
     (out / "metrics.json").write_text(text, encoding="utf-8")
     return metrics
+
+
+def _wrong_references(texts: Sequence[str]) -> Iterator[Problem]:
+    """Every mistake in the references; two of one name would write over each other's scores."""
+    known: dict[str, str] = {}
+    for text in texts:
+        try:
+            refs = parse_refs(text, key="--on")
+        except InvalidInput as error:
+            yield from error.problems
+            continue
+        for ref in refs:
+            if ref.label in known:
+                rule = f"is called {ref.label} in metrics, as {known[ref.label]} is"
+                yield Problem("--on", rule, text)
+            known.setdefault(ref.label, text)
+
+
+def _unwritable(folder: Path) -> Iterator[Problem]:
+    """Why no file can be made in `folder`, found by making one; the folder is left as it was."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        yield Problem("--out", f"cannot be written to: {error.strerror}", str(folder))
+    finally:
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
