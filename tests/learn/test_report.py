@@ -369,6 +369,7 @@ def test_scales_hold_their_values_and_have_round_ticks(values: list[float]) -> N
 def test_long_labels_are_cut_and_kept_whole_for_pointing() -> None:
     assert fit("short", 200) == "short"
     assert len(fit("a" * 100, 100)) <= 14
+    assert fit("24 lse_pair human_fraction=0.5 temperature=0.02", 185) == "24 lse_pair…erature=0.02"
     name = "01 a cell with a name that does not fit <into> any column of the figure at all"
     plot = Rows((PlotRow(name, 0.5, 0.4, 0.6, "0.5"),), "axis")
     drawing = row_plot("x", "caption", "label", plot)

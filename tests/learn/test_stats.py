@@ -21,6 +21,8 @@ from ablate.learn.stats import (
     sign_flip,
     variance_components,
 )
+from ablate.learn.stats import seeds as seeds_module
+from ablate.learn.stats.cells import reduce
 from ablate.learn.stats.errors import mixture_reach
 from ablate.learn.stats.family import holm
 from trainables.errors import InvalidInput
@@ -339,3 +341,26 @@ def test_holm_is_the_textbook_one() -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p = np.random.default_rng(0).random(20) ** 3
     assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+
+
+def test_draws_are_placed_as_a_naive_search_places_them() -> None:
+    rng = np.random.default_rng(0)
+    summed = np.cumsum(rng.random((4, 71, 3)), axis=1)
+    points, marks = rng.integers(0, 4, 500), 40 * rng.random((500, 3))
+    naive = (summed[points] < marks[:, None]).sum(axis=1)
+    assert naive.min() < 3 and naive.max() == 71
+    assert (seeds_module._places(summed, points, marks) == naive).all()
+
+
+def test_a_large_family_learns_from_a_part_what_it_would_from_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    shape = (600, 3, 40)
+    raw = rng.normal(0, 0.1, shape) + rng.normal(0, 0.03, (600, 3, 1))
+    cells = reduce({f"cell {place}": array for place, array in enumerate(raw)})
+    part = seeds_module.draw_seed_variances(cells, 512, np.random.default_rng(1))
+    monkeypatch.setattr(seeds_module, "_TEACHERS", 10_000)
+    whole = seeds_module.draw_seed_variances(cells, 512, np.random.default_rng(1))
+    medians = np.median(part, axis=0) / np.median(whole, axis=0)
+    assert np.abs(np.log(medians)).mean() < 0.15

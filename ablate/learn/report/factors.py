@@ -144,7 +144,9 @@ def _pair(
     try:
         grid = results.grid
         lines = list(profiles(grid, design, row, column, ALPHA))
+        order = factor_levels(results)[column]
         best = list(winners(grid, design, row, column, ALPHA))
+        best.sort(key=lambda one: _place(order, one.column))
         found = list(interaction(grid, design, row, column, ALPHA))
     except InvalidInput:
         return []

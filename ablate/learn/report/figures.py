@@ -22,6 +22,8 @@ from ablate.learn.report.svg import (
 
 WIDE, NARROW = 920.0, 350.0
 ROW, STACKED_ROW = 24.0, 44.0
+WIDEST_LABEL = 350.0
+"""Room for a row's name beside its interval."""
 SERIES = 7
 """Line styles that the style sheet knows, `s0` to `s6`."""
 
@@ -77,7 +79,7 @@ def row_plot(name: str, caption: str, label: str, plot: Rows) -> Figure:
 def _row_plot(plot: Rows, label: str, narrow: bool) -> str:
     width, height = (NARROW, STACKED_ROW) if narrow else (WIDE, ROW)
     widest = CHARACTER * max(len(row.label) for row in plot.rows)
-    left = 6.0 if narrow else min(widest, 300.0) + 14
+    left = 6.0 if narrow else min(widest, WIDEST_LABEL) + 14
     right = width - 6 if narrow else width - CHARACTER * max(len(row.note) for row in plot.rows) - 8
     values = [value for row in plot.rows for value in (row.low, row.high, *row.singles)]
     values += [*plot.lines.values(), *(plot.band or ())]

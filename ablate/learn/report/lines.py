@@ -78,10 +78,11 @@ def _line_plot(plot: LinePlot, label: str, narrow: bool) -> str:
     values = [value for point in points for value in (point.low, point.high, point.y)]
     up = scale([*values, *plot.levels.values()], bottom, top)
     ends = [end for end in (*(plot.band or ()), plot.mark) if end is not None]
-    margin = 0.12 if plot.places else 0.03
+    marked = not any(series.stepped or series.plain for series in plot.series)
+    margin = 0.12 if plot.places else 0.06 if marked else 0.03
     across = scale([*(point.x for point in points), *plot.places, *ends], LEFT, width - 10, margin)
     parts += _axes(plot, across, up, (top, bottom), narrow)
-    dodge = 0.0 if not plot.places else min(DODGE, 60.0 / max(1, len(plot.series)))
+    dodge = min(DODGE, (30.0 if narrow else 60.0) / max(1, len(plot.series))) if marked else 0.0
     for place, series in enumerate(plot.series):
         shift = (place - (len(plot.series) - 1) / 2) * dodge
         parts += _series(series, place, shift, across, up)

@@ -119,9 +119,15 @@ def path(points: Sequence[tuple[float, float]], style: str) -> str:
 
 
 def fit(label: str, pixels: float) -> str:
-    """The label, cut with an ellipsis where it is wider than `pixels`."""
-    room = max(1, int(pixels / CHARACTER))
-    return label if len(label) <= room else label[: room - 1].rstrip() + "…"
+    """The label, with an ellipsis inside where it is wider than `pixels`.
+
+    Both ends are kept: names of cells often differ in their last word alone.
+    """
+    room = max(2, int(pixels / CHARACTER))
+    if len(label) <= room:
+        return label
+    end = (room - 1) // 2
+    return f"{label[: room - 1 - end].rstrip()}…{label[len(label) - end :].lstrip()}"
 
 
 def drawing(width: float, height: float, label: str, parts: Iterable[str]) -> str:
