@@ -195,7 +195,8 @@ class StudyFolder:
 def _scores(store: Store, path: str) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(store.path(path), filesystem=store.files)
+    with store.reaching():
+        table = pq.read_table(store.path(path), filesystem=store.files)
     columns = {name: table[name].to_numpy() for name in table.column_names[1:]}
     return table["query_id"].to_pylist(), columns
 
