@@ -251,6 +251,7 @@ def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
 
 def require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
     """Raises InvalidInput, with what has been run, when the study has not."""
+    ledger.store.require()
     if not ledger.store.exists(ledger.study(planned.study.name).path):
         rule = f"has not been run in {runs}; known: "
         known = ", ".join(ledger.store.children("studies")) or "none"

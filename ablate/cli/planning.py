@@ -84,6 +84,7 @@ def _probed(planned: Plan, ledger: Ledger) -> bool:
     from ablate.plan.timing import Timing
     from ablate.run.probe import ProbeFailed, kept, measure
 
+    ledger.store.require()
     earlier = earlier_of(finished_records(ledger))
     lacking = Timing(planned, earlier, kept(ledger), collection_size, None).lacking()
     try:
@@ -130,6 +131,7 @@ def outlook(planned: Plan, ledger: Ledger, file: ClusterFile | None = None) -> O
     from ablate.run.cluster.cost import foreseen
     from ablate.run.probe import kept
 
+    ledger.store.require()
     records = finished_records(ledger)
     finished, earlier = finished_of(planned, ledger, records), earlier_of(records)
     probes = kept(ledger)

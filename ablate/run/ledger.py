@@ -234,7 +234,7 @@ def _scores(
 
     path = f"{home}/{older.slug_of(store, home, label)}/per_query.parquet"
     # One file is read several times faster so than by `read_table`, which looks for a data set.
-    with store.files.open_input_file(store.path(path)) as file:
+    with store.reaching(), store.files.open_input_file(store.path(path)) as file:
         table = pq.ParquetFile(file).read(use_threads=False)
     columns = {name: table[name].to_numpy() for name in table.column_names[1:]}
     return table["query_id"].to_pylist(), columns

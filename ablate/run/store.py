@@ -21,7 +21,7 @@ TEMPORARY = ".tmp"
 
 
 class StoreUnreachable(RuntimeError):
-    """The object store of a run folder does not answer, or lacks the bucket; the message says why.
+    """The object store of a run folder does not answer, or refuses; the message says why.
 
     It is not the user's text that is wrong, and nothing can be done until the store is there.
     """
@@ -40,12 +40,14 @@ class Store:
         self.uri = str(root) if "://" in str(root) else str(Path(root).absolute())
         try:
             self._files, self._root = fs.FileSystem.from_uri(self.uri)
-        except (ValueError, OSError) as error:
-            rule = f"cannot be opened as a run folder: {error}"
+        except (ValueError, OSError, NotImplementedError) as error:
+            rule = f"cannot be opened as a run folder: {' '.join(str(error).split())}"
             raise InvalidInput([Problem("--runs", rule, str(root))]) from None
         self.local: Path | None = None
         if isinstance(self._files, fs.LocalFileSystem):
             self.local = Path(self._root)
+        elif not self._bucket:
+            raise self._no_bucket()
 
     @property
     def files(self) -> FileSystem:
@@ -65,7 +67,7 @@ class Store:
 
     def read(self, path: str) -> bytes | None:
         """The content of a file, or None when it does not exist."""
-        with self._reaching():
+        with self.reaching():
             try:
                 with self._files.open_input_stream(self.path(path)) as stream:
                     content: bytes = stream.read()
@@ -76,7 +78,7 @@ class Store:
     def write(self, path: str, content: bytes) -> None:
         """Put `content` at `path` in one step."""
         if self.local is None:
-            with self._reaching(), self._files.open_output_stream(self.path(path)) as stream:
+            with self._putting(), self._files.open_output_stream(self.path(path)) as stream:
                 stream.write(content)
             return
         target = self.local / path
@@ -115,7 +117,7 @@ class Store:
 
         if self.local is None:
             self.delete(path)
-            with self._reaching():
+            with self.reaching():
                 fs.copy_files(str(folder), self.path(path), destination_filesystem=self._files)
             shutil.rmtree(folder)
             return
@@ -145,7 +147,7 @@ class Store:
             return self.local / path
         copy = self.scratch()
         copy.mkdir(parents=True)
-        with self._reaching():
+        with self.reaching():
             fs.copy_files(self.path(path), str(copy), source_filesystem=self._files)
         return copy
 
@@ -172,7 +174,7 @@ class Store:
         from pyarrow import fs
 
         selector = fs.FileSelector(self.path(path), allow_not_found=True)
-        with self._reaching():
+        with self.reaching():
             found = self._files.get_file_info(selector)
         yield from sorted(info.base_name for info in found)
 
@@ -183,7 +185,7 @@ class Store:
         if self._info(path).type == fs.FileType.File:
             return int(self._info(path).size)
         selector = fs.FileSelector(self.path(path), allow_not_found=True, recursive=True)
-        with self._reaching():
+        with self.reaching():
             return sum(info.size or 0 for info in self._files.get_file_info(selector))
 
     def delete(self, path: str) -> None:
@@ -191,30 +193,49 @@ class Store:
         from pyarrow import fs
 
         kind = self._info(path).type
-        with self._reaching(), contextlib.suppress(FileNotFoundError):
+        with self.reaching(), contextlib.suppress(FileNotFoundError):
             if kind == fs.FileType.Directory:
                 self._files.delete_dir(self.path(path))
             elif kind == fs.FileType.File:
                 self._files.delete_file(self.path(path))
 
     def require(self) -> None:
-        """Raise StoreUnreachable when the root's object store or bucket is not there."""
+        """Raise StoreUnreachable when the root's object store does not answer, InvalidInput when it
+        has no such bucket."""
         from pyarrow import fs
 
         if self.local is not None:
             return
-        bucket = self._root.partition("/")[0]
-        with self._reaching():
-            found = self._files.get_file_info(bucket)
+        with self.reaching():
+            found = self._files.get_file_info(self._bucket)
         if found.type == fs.FileType.NotFound:
-            raise StoreUnreachable(f"{self.uri}: there is no bucket {bucket}; make it first")
+            raise self._no_bucket()
+
+    @property
+    def _bucket(self) -> str:
+        return str(self._root).partition("/")[0]
+
+    def _no_bucket(self) -> InvalidInput:
+        rule = "names no bucket"
+        if self._bucket:
+            rule += f" that there is; make {self._bucket} first, or name another"
+        return InvalidInput([Problem("--runs", rule, self.uri)])
 
     def _info(self, path: str) -> Any:
-        with self._reaching():
+        with self.reaching():
             return self._files.get_file_info(self.path(path))
 
     @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _putting(self) -> Iterator[None]:
+        """As `reaching`, around what makes files: in an object store only a bucket can lack."""
+        try:
+            with self.reaching():
+                yield
+        except FileNotFoundError:
+            raise self._no_bucket() from None
+
+    @contextlib.contextmanager
+    def reaching(self) -> Iterator[None]:
         """Errors of an object store, which name neither it nor a cause one can act on, reworded."""
         try:
             yield

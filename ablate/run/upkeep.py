@@ -45,6 +45,7 @@ def known_plan(ledger: Ledger, study: str) -> Plan:
 
     Raises InvalidInput, with the nearest name, when the run folder does not know it.
     """
+    ledger.store.require()
     name = Path(study).stem if study.endswith((".yaml", ".yml")) else study
     folder = ledger.study(name)
     text, plan = ledger.store.read(f"{folder.path}/study.yaml"), folder.read("plan.json")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pyarrow import fs
 
-from ablate.cli import CLUSTER_CANNOT
+from ablate.cli import CLUSTER_CANNOT, WRONG_INPUT, main
 from ablate.run.lease import CLAIMS, DRIVERS, Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.store import Store, StoreUnreachable
+from trainables.errors import InvalidInput
 from trainables.looks import Looks
 
 KEYS = {
@@ -126,7 +130,7 @@ def test_a_bucket_that_is_missing_is_named(store: Store, endpoint: str) -> None:
     missing = Store(
         f"s3://no-such-bucket/runs?{endpoint}".replace("&allow_bucket_creation=true", "")
     )
-    with pytest.raises(StoreUnreachable, match="there is no bucket no-such-bucket"):
+    with pytest.raises(InvalidInput, match="make no-such-bucket first"):
         missing.require()
 
 
@@ -143,3 +147,105 @@ def test_a_store_that_does_not_answer_ends_in_a_sentence_and_code_3(tmp_path: Pa
     assert done.returncode == CLUSTER_CANNOT, done.stderr
     assert "Traceback" not in done.stderr and "cannot be reached" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# A store that fails, without a server
+
+
+URI = "s3://bucket/runs"
+REFUSALS = [
+    OSError("When getting information for key 'runs': AWS Error NETWORK_CONNECTION: curlCode: 7"),
+    PermissionError("When listing objects: AWS Error ACCESS_DENIED during ListObjectsV2"),
+    TimeoutError("no answer after 3 s"),
+]
+
+
+class Failing:
+    """A file system that every call fails in, or one that has not even the bucket."""
+
+    def __init__(self, error: OSError | None) -> None:
+        self.error = error
+
+    def get_file_info(self, what: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        return [] if isinstance(what, fs.FileSelector) else fs.FileInfo(what, fs.FileType.NotFound)
+
+    def __getattr__(self, name: str) -> Any:
+        def fails(*_: Any, **__: Any) -> Any:
+            raise self.error or FileNotFoundError("AWS Error NO_SUCH_BUCKET")
+
+        return fails
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[OSError | None], Store]:
+    """Makes every run folder at an s3:// URI one of a failing store."""
+
+    def make(error: OSError | None) -> Store:
+        class Opened:
+            @staticmethod
+            def from_uri(uri: str) -> tuple[Any, str]:
+                return Failing(error), uri.partition("://")[2]
+
+        monkeypatch.setattr(fs, "FileSystem", Opened)
+        return Store(URI)
+
+    return make
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
+def test_a_store_that_refuses_is_named_whatever_is_asked(
+    error: OSError, failing: Callable[[OSError | None], Store], tmp_path: Path
+) -> None:
+    store = failing(error)
+    asked: list[Callable[[], Any]] = [
+        store.require,
+        lambda: store.read("a"),
+        lambda: store.write("a", b""),
+        lambda: store.exists("a"),
+        lambda: list(store.children("a")),
+        lambda: store.delete("a"),
+        lambda: store.size("a"),
+    ]
+    for ask in asked:
+        with pytest.raises(StoreUnreachable, match=f"{URI} cannot be reached: ") as caught:
+            ask()
+        assert str(error) in str(caught.value)
+
+
+def test_a_bucket_that_is_missing_is_the_users_mistake(
+    failing: Callable[[OSError | None], Store],
+) -> None:
+    store = failing(None)
+    for ask in (store.require, lambda: store.write("a", b"")):
+        with pytest.raises(InvalidInput, match="make bucket first") as caught:
+            ask()
+        (problem,) = caught.value.problems
+        assert (problem.key, problem.value) == ("--runs", URI)
+    assert store.read("a") is None and list(store.children("a")) == []
+
+
+@pytest.mark.parametrize("words", [["plan", "quickstart"], ["status", "quickstart"],
+                                   ["report", "quickstart"]], ids=" ".join)  # fmt: skip
+def test_commands_end_in_a_code_when_the_store_fails(
+    words: list[str],
+    failing: Callable[[OSError | None], Store],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ablate", *words, "--runs", URI])
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for error, code in ((None, WRONG_INPUT), (REFUSALS[0], CLUSTER_CANNOT)):
+            failing(error)
+            with pytest.raises(SystemExit) as ended:
+                main()
+            assert ended.value.code == code
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("uri", ["nowhere://bucket/runs", "s3://"])
+def test_a_uri_that_is_none_is_the_users_mistake(uri: str) -> None:
+    with pytest.raises(InvalidInput, match=r"cannot be opened as a run folder|names no bucket"):
+        Store(uri)
