@@ -26,7 +26,7 @@ def confirm(job: Job, resources: Resources, workers: int) -> dict[str, Any]:
     ledger = Ledger(resources.runs)
     output = ledger.store.scratch()
     task = TrialTask(spec=dict(job.spec), refs=job.refs, cache=resources.cache, output=str(output))
-    storage, name = f"{ledger.store.uri}/.train", f"confirm-{job.trial_id}-{workers}"
+    storage, name = ledger.store.uri_of(".train"), f"confirm-{job.trial_id}-{workers}"
     group = worker.Group(workers, resources.cpus, resources.gpus)
     outcome = worker.run_group(task, group, storage, name)
     ledger.store.delete(f".train/{name}")

@@ -133,7 +133,7 @@ def _fit(supply: Supply, resources: Resources, concurrent: int, watch: Any, plac
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=f"{Ledger(resources.runs).store.uri}/{place}",
+            storage_path=Ledger(resources.runs).store.uri_of(place),
             verbose=0,
             callbacks=[watch],
             log_to_file=False,

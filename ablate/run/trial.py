@@ -250,7 +250,7 @@ def _run_group(
     from trainables import worker
 
     group = worker.Group(resources.workers, resources.cpus, resources.gpus)
-    outcome = worker.run_group(task, group, f"{ledger.store.uri}/.train", job.trial_id, callbacks)
+    outcome = worker.run_group(task, group, ledger.store.uri_of(".train"), job.trial_id, callbacks)
     ledger.store.delete(f".train/{job.trial_id}")
     return outcome
 

@@ -98,3 +98,15 @@ def test_a_broken_tokenizer_file_is_a_mistake(
     (broken / "tokenizer.json").write_text(content)
     with pytest.raises(InvalidInput, match="has no tokenizer that can be loaded"):
         load_tokenizer(str(broken))
+
+
+def test_a_model_without_the_files_of_a_tokenizer_is_a_mistake(
+    tiny_backbone: str, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(tiny_backbone, tmp_path / "bare")
+    removed = [*bare.glob("tokenizer*"), *bare.glob("vocab*"), *bare.glob("special_tokens*")]
+    assert removed
+    for file in removed:
+        file.unlink()
+    with pytest.raises(InvalidInput, match="tokenizer"):
+        load_tokenizer(str(bare))

@@ -199,6 +199,15 @@ def test_mistakes_are_told_before_any_work(
         bm25(refs, cache, depth=5, metrics=["mrr_at_10"])
 
 
+def test_a_threshold_that_no_query_reaches_is_a_mistake(
+    encoder: Encoder, tiny_collection: str, cache: Cache
+) -> None:
+    refs = [parse_ref(f"{tiny_collection}/{split}") for split in ("test>=99", "dev", "dev>=98")]
+    with pytest.raises(InvalidInput) as caught:
+        evaluate(encoder, refs, cache, metrics=NAMES)
+    assert [problem.value for problem in caught.value.problems] == [str(refs[0]), str(refs[2])]
+
+
 def test_an_encoder_gone_wrong_is_no_result(
     tiny_backbone: str, tiny_collection: str, cache: Cache
 ) -> None:

@@ -38,6 +38,9 @@ def load_tokenizer(path: str) -> Any:
         raise InvalidInput([Problem("encoder.backbone", rule, path)]) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InvalidInput([Problem("encoder.backbone", "has no fast tokenizer", path)])
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        # transformers makes an empty one of the architecture where the files are missing.
+        raise InvalidInput([Problem("encoder.backbone", "has no files of a tokenizer", path)])
     if tokenizer.pad_token_id is None:
         raise InvalidInput([Problem("encoder.backbone", "has no padding token", path)])
     return tokenizer

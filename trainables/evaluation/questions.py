@@ -15,6 +15,7 @@ import numpy as np
 
 from trainables.data.cache import Cache
 from trainables.data.collections import Collection, Ref, open_collection
+from trainables.errors import InvalidInput, Problem
 from trainables.evaluation.metrics import Metric
 from trainables.evaluation.results import Run, Scores, score
 from trainables.evaluation.scoring import Ints, Judged, judged
@@ -51,11 +52,21 @@ class Questions:
 
 
 def ask(collection: Collection, refs: Sequence[Ref]) -> Questions:
-    """The searches for every judged query of `refs` that has a positive, each asked once."""
+    """The searches for every judged query of `refs` that has a positive, each asked once.
+
+    Raises InvalidInput for refs without such a query.
+    """
     truths = [
         judged(collection.judgements(ref.split), collection.passages.rows, ref.min_grade)
         for ref in refs
     ]
+    problems = [
+        Problem("evaluate", f"has no query with a passage graded {ref.min_grade} or more", str(ref))
+        for ref, truth in zip(refs, truths, strict=True)
+        if not truth.query_ids
+    ]
+    if problems:
+        raise InvalidInput(problems)
     pairs = [_searches(collection, truth) for truth in truths]
     together = np.concatenate([pair[pair[:, 0] >= 0] for pair in pairs])
     distinct = np.unique(together, axis=0)
@@ -70,7 +81,7 @@ def ask(collection: Collection, refs: Sequence[Ref]) -> Questions:
 def by_collection(refs: Sequence[Ref], cache: Cache) -> list[tuple[list[int], Questions]]:
     """For each collection of `refs` their places and their searches; both in order of appearance.
 
-    Raises InvalidInput for a collection or a split that cannot be had.
+    Raises InvalidInput for a collection or a split that cannot be had, or has nothing to score.
     """
     members: dict[str, list[int]] = {}
     for place, ref in enumerate(refs):
