@@ -10,19 +10,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from study_in_process import Lines  # its own folder: it is started as a script
+
 from ablate.plan.planner import make_plan
 from ablate.plan.study import load_study
 from ablate.run.execution import StudyRun
 from ablate.run.trial import Job
-from tests.run.study_in_process import Lines
 
 PATIENCE_SECONDS = 60.0
 
 
 class Accounts(Lines):
     @contextmanager
-    def phase(self, name: str, jobs: Sequence[Job], slots: int) -> Iterator[None]:
-        with super().phase(name, jobs, slots):
+    def phase(self, name: str, jobs: Sequence[Job], slots: int, to_come: int = 0) -> Iterator[None]:
+        with super().phase(name, jobs, slots, to_come):
             yield
         began = time.monotonic()
         while _held() and time.monotonic() - began < PATIENCE_SECONDS:
