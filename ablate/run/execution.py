@@ -269,7 +269,7 @@ class StudyRun:
     def _start(self) -> Slots:
         if self._slots is None:
             dashboard = self.resources.workers > 1 or self.plan.study.confirm is not None
-            opened = sweep.cluster(self.address, dashboard)
+            opened = sweep.cluster(self.address, dashboard, tune=True)
             total = self._cluster.enter_context(opened)
             if self.address is not None:
                 check_nodes(self.resources, self.plan.fingerprints)

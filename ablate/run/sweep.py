@@ -8,8 +8,10 @@ drives a Ray Train worker group.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from ablate.run.store import TEMPORARY
 from ablate.run.supply import Further, Supply
 from ablate.run.trial import Job, Resources, TakenOver, execute, lost
 from trainables.faults import is_out_of_memory, out_of_memory
+from trainables.memory import uncollected
 
 DRIVER: Mapping[str, float] = {"node:__internal_head__": 0.0001}
 """What a function that only drives a worker group asks for: a place on the head node, which a spot
@@ -34,6 +37,11 @@ BATCH = 256
 """Trials that go through one run of Tune, which keeps all of them in memory to its end."""
 OBJECT_STORE_BYTES = 200_000_000
 """Trials pass nothing through Ray's object store, so a local one stays small."""
+
+
+TUNE_IMPORTS = ("ray.tune", "ray.air.integrations.mlflow")
+"""What takes the driver of a sweep a second to import; Tune imports the second when it starts, to
+count who uses it."""
 
 
 class Watcher(Protocol):
@@ -50,10 +58,10 @@ class Watcher(Protocol):
 
 
 @contextlib.contextmanager
-def cluster(address: str | None, dashboard: bool) -> Iterator[Capacity]:
+def cluster(address: str | None, dashboard: bool, tune: bool = False) -> Iterator[Capacity]:
     """Connect to the Ray cluster at `address`, or start one on this machine; yields what it has.
 
-    A local cluster ends with the block.
+    A local cluster ends with the block. With `tune`, the imports of `run_jobs` are made meanwhile.
     """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -65,6 +73,18 @@ def cluster(address: str | None, dashboard: bool) -> Iterator[Capacity]:
     # Ray would start processes at once and wait for them. Tune's actors could not use them, as
     # their environment is another.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    import ray
+
+    with _importing(TUNE_IMPORTS if tune else ()):
+        _connect(address, dashboard)
+    try:
+        present = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield Capacity(tuple(Nodes(resources, 1) for resources in present))
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None, dashboard: bool) -> None:
     import ray
 
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -79,11 +99,23 @@ def cluster(address: str | None, dashboard: bool) -> Iterator[Capacity]:
         wait = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(NODE_WAIT_SECONDS)}
         shipped = {"py_modules": _own_packages(), "env_vars": wait}
         ray.init(address=address, runtime_env=shipped, **common)
+
+
+@contextlib.contextmanager
+def _importing(modules: Sequence[str]) -> Iterator[None]:
+    """Import the modules while the block runs, which waits for other processes most of the time."""
+
+    def load() -> None:
+        with uncollected():
+            for module in modules:
+                importlib.import_module(module)
+
+    thread = threading.Thread(target=load, name="imports", daemon=True)
+    thread.start()
     try:
-        present = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Capacity(tuple(Nodes(resources, 1) for resources in present))
+        yield
     finally:
-        ray.shutdown()
+        thread.join()
 
 
 def run_jobs(
