@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainables.faults": ("trainables.errors",),
     "trainables.whole": (),
     "trainables.looks": (),
+    "trainables.memory": (),
     "trainables.data": (*BASE, "trainables.data"),
     "trainables.model.losses": (),
     "trainables.model": (*BASE, "trainables.model"),
@@ -46,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainables.train": (
         "trainables.feed",
         "trainables.looks",
+        "trainables.memory",
         "trainables.whole",
         *BASE,
         "trainables.data",

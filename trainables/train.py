@@ -25,6 +25,7 @@ from trainables.evaluation.judging import from_folder, write_side_by_side
 from trainables.evaluation.watching import Watch, Watcher
 from trainables.feed import Feed
 from trainables.looks import STOPPED, Looks
+from trainables.memory import uncollected
 from trainables.model.collectives import from_first
 from trainables.model.encoder import Encoder
 from trainables.model.objective import Objective, StepResult, training_step
@@ -121,7 +122,8 @@ def train_trial(task: TrialTask, reporter: Reporter) -> Outcome:
     if task.trained is None:
         with _timed(seconds, "prepare"):
             prepare(spec, cache)
-            training = Training(spec, cache, reporter, task)
+            with uncollected():
+                training = Training(spec, cache, reporter, task)
         with _timed(seconds, "train"):
             metrics = training.run(task.checkpoint_steps, output)
         if task.watch is not None:

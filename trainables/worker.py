@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import os
 import shutil
 import tempfile
@@ -21,6 +18,7 @@ from trainables.evaluation.evaluate import bm25, evaluate
 from trainables.evaluation.judging import write_side_by_side
 from trainables.evaluation.watching import Watch, Watcher
 from trainables.faults import Lost, first_line, is_own
+from trainables.memory import give_memory_back, settle
 from trainables.model.encoder import Encoder
 from trainables.prepare.prepare import ensure_judges, prepare
 from trainables.spec import TrialSpec
@@ -83,9 +81,12 @@ def run_here(task: TrialTask, reporter: HereReporter, threads: int) -> Outcome:
 
     torch.set_num_threads(threads)
     try:
-        return train_trial(task, reporter)
+        outcome = train_trial(task, reporter)
     finally:
-        _give_memory_back()
+        give_memory_back()
+    # Not when it fails: what the error still holds is to be freed.
+    settle()
+    return outcome
 
 
 def run_group(
@@ -253,14 +254,6 @@ def distance(one: Path, other: Path) -> float:
             squares[0] += float((value.double() - theirs[key].double()).square().sum())
             squares[1] += float(value.double().square().sum())
     return float((squares[0] / squares[1]) ** 0.5)
-
-
-def _give_memory_back() -> None:
-    """Return what a trial freed to the system: glibc keeps a quarter of a gigabyte otherwise,
-    and the process that ran it waits for the next trial."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _GroupReporter:

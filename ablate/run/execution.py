@@ -25,6 +25,7 @@ from ablate.run.cluster.check import check_nodes
 from ablate.run.lease import Leases
 from ablate.run.ledger import BASELINES, Ledger, Record, cache_root
 from ablate.run.older import marks_of_today
+from ablate.run.preparing import Preparation, preparations, prepare
 from ablate.run.revision import revision
 from ablate.run.search import Searches
 from ablate.run.stops import Judge, Stopping, judge
@@ -184,25 +185,26 @@ class StudyRun:
         self.done.stopped += sum(record.state == "stopped" for record in records)
 
     def _prepare(self, jobs: Sequence[Job]) -> None:
-        """Build what the trials share, once per distinct data and text settings."""
-        distinct: dict[tuple[Any, ...], Job] = {}
-        for job in jobs:
-            shared = [(k, v) for k, v in job.spec.items() if k.startswith(("data.", "encoder."))]
-            distinct.setdefault(tuple(shared), job)
+        """Build what the trials share, unless the cache says that all of it was built before."""
+        cache = self.resources.cache
+        wanted = preparations(jobs, self.plan.fingerprints)
+        # Nodes elsewhere have caches of their own, unless the run folder holds one for all.
+        seen = self.address is None or self.ledger.store.local is not None
+        found = [each.summary(cache) if seen else None for each in wanted]
+        summaries = [summary for summary in found if summary is not None]
+        if len(summaries) < len(wanted):
+            summaries = self._make(wanted)
+        self.folder.write("data.json", summaries)
+        for line in dict.fromkeys(line for summary in summaries for line in summary["lines"]):
+            self.watcher.note(line)
+
+    def _make(self, wanted: Sequence[Preparation]) -> list[dict[str, Any]]:
         # One driver per collection, of whatever study: others would wait for locks, unheard.
         contents = self.plan.fingerprints.values() if self.ledger.store.local else ()
         names = [f"data {fingerprint}" for fingerprint in contents]
         alone = self.leases.holding(*names, doing="preparing the data")
         with alone, self.watcher.working("Preparing the data"):
-            cache = self.resources.cache
-            calls = [(baselines.prepare, j.spec, j.refs, cache) for j in distinct.values()]
-            summaries = self._remote(calls)
-            watch = watched(self.plan.study)
-            if watch is not None and watch["passages"] is not None:
-                self._remote([(baselines.draw_part, watch, self.resources.cache)])
-        self.folder.write("data.json", summaries)
-        for line in dict.fromkeys(line for summary in summaries for line in summary["lines"]):
-            self.watcher.note(line)
+            return self._remote([(prepare, each, self.resources.cache) for each in wanted])
 
     def _baselines(self) -> None:
         """Score BM25 and every backbone as it comes, unless the study's folder has them."""
@@ -267,7 +269,7 @@ class StudyRun:
     def _start(self) -> Slots:
         if self._slots is None:
             dashboard = self.resources.workers > 1 or self.plan.study.confirm is not None
-            opened = sweep.cluster(self.address, dashboard, self._fills_machine())
+            opened = sweep.cluster(self.address, dashboard)
             total = self._cluster.enter_context(opened)
             if self.address is not None:
                 check_nodes(self.resources, self.plan.fingerprints)
@@ -275,12 +277,6 @@ class StudyRun:
             limit = self.plan.study.resources.max_concurrent_trials
             self._slots = slots(self.resources, self.growth or total, limit)
         return self._slots
-
-    def _fills_machine(self) -> bool:
-        """Whether one-worker trials will run on at least half of this machine's cores at once."""
-        wanted, cores = self.plan.study.resources, os.cpu_count() or 1
-        most = min(wanted.max_concurrent_trials or cores, cores / wanted.cpus_per_worker)
-        return wanted.workers == 1 and 2 * most >= cores
 
     def _recording(self) -> nodes.Recording:
         """On a cluster of several nodes, what records how many there are over time."""

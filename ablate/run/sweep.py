@@ -50,11 +50,10 @@ class Watcher(Protocol):
 
 
 @contextlib.contextmanager
-def cluster(address: str | None, dashboard: bool, preload: bool = False) -> Iterator[Capacity]:
+def cluster(address: str | None, dashboard: bool) -> Iterator[Capacity]:
     """Connect to the Ray cluster at `address`, or start one on this machine; yields what it has.
 
-    A local cluster ends with the block. With `preload` its processes, as many as there are cores,
-    do the trials' imports at once, while the driver gets ready.
+    A local cluster ends with the block.
     """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -63,8 +62,9 @@ def cluster(address: str | None, dashboard: bool, preload: bool = False) -> Iter
     # The ledger is what a sweep goes on from.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if preload and address is None:
-        os.environ["RAY_preload_python_modules"] = "trainables.worker"  # noqa: SIM112
+    # Ray would start processes at once and wait for them. Tune's actors could not use them, as
+    # their environment is another.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     import ray
 
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

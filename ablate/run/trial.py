@@ -22,6 +22,7 @@ from trainables.data.collections import Ref, fingerprint, parse_refs
 from trainables.evaluation.means import beir_means
 from trainables.faults import is_own, reason_of
 from trainables.looks import STOPPED
+from trainables.memory import uncollected
 from trainables.whole import is_whole
 
 if TYPE_CHECKING:
@@ -175,8 +176,9 @@ def _run(
     on_progress: Callable[[Mapping[str, float]], None],
     callbacks: tuple[Any, ...],
 ) -> Outcome:
-    from trainables import worker
-    from trainables.train import TrialTask
+    with uncollected():
+        from trainables import worker
+        from trainables.train import TrialTask
 
     output.mkdir(parents=True)
     ledger = Ledger(resources.runs)

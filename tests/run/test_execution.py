@@ -149,6 +149,8 @@ def test_a_killed_driver_is_resumed_without_repeating_what_was_finished(
     finished = {r.trial_id: r.attempts for r in Ledger(runs).records() if r.state == "finished"}
     assert finished
     lines = finish(study, runs)
+    # What was prepared for the choice is still there; the test split comes to it.
+    assert [words[1] for words in lines if words[0] == "working"].count("Preparing") == 1
     again = {words[1] for words in lines if words[0] == "started"}
     plan = plan_of(study)
     chosen = {trial.trial_id for trial in plan.repeat(Ledger(runs).study("machinery").choices())}
