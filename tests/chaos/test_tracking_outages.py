@@ -60,24 +60,24 @@ def missing_points(client: Any, ledger: Ledger, runs: dict[str, Any]) -> tuple[i
         run = runs.get(f"trial/{record.trial_id}")
         if run is None:
             continue
-        expected = Counter(
-            (key, int(row["step"]), value)
-            for row in ledger.history(record.trial_id)
-            for key, value in row.items()
-            if key != "step"
-        )
-        keys = {key for key, _, _ in expected}
+        expected, last = Counter[tuple[str, int, float]](), dict[str, tuple[int, float]]()
+        for row in ledger.history(record.trial_id):
+            for key, value in row.items():
+                if key != "step":
+                    last[key] = int(row["step"]), value
+                    expected[key, int(row["step"]), value] += 1
+        # The value at the end is a point of its own, unless the last step has it.
+        for key, value in record.metrics.items():
+            step, before = last.get(key, (0, None))
+            expected[key, step, value] += value != before
         found = Counter(
             (key, point.step, point.value)
-            for key in keys
+            for key in {key for key, *_ in expected}
             for point in client.get_metric_history(run.info.run_id, key)
         )
         points += expected.total()
         wrong += ((expected - found) + (found - expected)).total()
-        # Of a key with a history MLflow shows the last step, a record the mean of late ones.
-        alone = {key: value for key, value in record.metrics.items() if key not in keys}
-        points += len(alone)
-        wrong += sum(run.data.metrics.get(key) != value for key, value in alone.items())
+        wrong += sum(run.data.metrics.get(key) != end for key, end in record.metrics.items())
     return points, wrong
 
 

@@ -121,8 +121,8 @@ def write_trial(
     (output / "checkpoint").mkdir()
     (output / "checkpoint" / "model.safetensors").write_bytes(b"weights")
     ledger.publish(trial.trial_id, output)
-    final = {key: value for key, value in rows[-1].items() if key != "step"}
-    final |= shares(trial)
+    late = [row["train/loss"] for row in rows[-len(rows) // 4 :]]
+    final = {"train/loss": sum(late) / len(late), **shares(trial)}
     evaluated = dict.fromkeys(refs, FINGERPRINT)
     ledger.write(
         Record(**{**vars(record), "metrics": {**metrics, **final}, "evaluated": evaluated})

@@ -35,6 +35,7 @@ from ablate.learn.tracking.files import (
     study_files,
 )
 from ablate.learn.tracking.guards import one_at_a_time, variables
+from ablate.learn.tracking.names import safe_name
 from ablate.learn.tracking.plots import figures, page
 from ablate.learn.tracking.tracked import (
     DIGEST,
@@ -49,7 +50,6 @@ from ablate.learn.tracking.tracked import (
     digest_of,
     execution_key,
     run_count,
-    safe_name,
     tracked_runs,
 )
 from ablate.learn.tracking.views import (
@@ -235,14 +235,22 @@ class _Sync:
     def _fill(
         self, run: TrackedRun, before: Any, params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
-        """Bring a run up to date; marks that say so come last, so that a break is seen."""
+        """Bring a run up to date; marks that say so come last, so that a break is seen.
+
+        MLflow shows the youngest value of the last step. A metric's value at the end is logged
+        there, after its history: so every run shows what the ledger and the report do.
+        """
         run_id, data = before.info.run_id, before.data
         now, files = int(time.time() * 1000), digest_of(run.state)
         stale = data.tags.get(FILES) != files
-        steps = self._history(run) if stale else []
-        logged = {point.key for point in self._history(run)}
+        history = self._history(run)
+        last = {point.key: point for point in history}
         changed = {k: v for k, v in run.metrics.items() if data.metrics.get(k) != v}
-        points = [Point(k, v, now, 0) for k, v in changed.items() if k not in logged]
+        points = [
+            Point(k, v, now, last[k].step if k in last else 0)
+            for k, v in changed.items()
+            if k not in last or last[k].value != v
+        ]
         fresh = {k: v for k, v in params.items() if k not in data.params}
         new = {k: v for k, v in tags.items() if data.tags.get(k) != v}
         marks = {FILES: files, DIGEST: run.digest}
@@ -250,7 +258,7 @@ class _Sync:
         if not stale and (before.info.status, before.info.end_time) == (run.status, ended):
             write(self.client, run_id, points, fresh, new | marks)
             return
-        write(self.client, run_id, [*steps, *points], fresh, new)
+        write(self.client, run_id, [*(history if stale else ()), *points], fresh, new)
         if stale:
             write_inputs(self.client, run_id, run.datasets)
             self._artifacts(run, run_id)
