@@ -73,7 +73,8 @@ def _track(
         with show.out.status("Filling MLflow"):
             run = log_evaluation(model, on, judges, metrics, out, uri)
     except TrackingUnavailable as error:
-        show.err.print(f"[yellow]MLflow was not filled:[/yellow] {error}")
+        show.err.print("[yellow]MLflow was not filled:[/yellow]", end=" ")
+        show.err.print(f"{error}. The results are in {out}.", markup=False)
         return SOME_FAILED
     show.out.print(f"MLflow:  run {run} of the experiment {EXPERIMENT}")
     return DONE

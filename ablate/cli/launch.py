@@ -245,7 +245,7 @@ def _fitted(
     order: Order, planned: Plan, file: ClusterFile | None, nodes: Sequence[str] | None
 ) -> Order:
     """The order with the nodes that may come for it; raises ClusterCannot when no trial fits."""
-    from ablate.cli.planning import earlier_of, finished_of, finished_records
+    from ablate.cli.planning import earlier_of, finished_records, standing
     from ablate.cli.show import err
     from ablate.run.capacity import parse_nodes, worker_need, written_nodes
     from ablate.run.cluster.cost import foreseen, planned_resources
@@ -260,8 +260,8 @@ def _fitted(
     prices = file.usd_per_hour if file else {}
     ledger = Ledger(order.here)
     records = finished_records(ledger)
-    finished = finished_of(planned, ledger, records)
-    guess, cost = foreseen(planned, capacity, prices, earlier_of(records), finished, kept(ledger))
+    known = (earlier_of(records), *standing(planned, ledger, records))
+    guess, cost = foreseen(planned, capacity, prices, *known, kept(ledger))
     err.print(str(guess), markup=False)
     if file is not None and cost is not None:
         err.print(str(cost), markup=False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ablate.plan.estimate import Estimate
     from ablate.plan.planner import Plan
     from ablate.plan.power import Detectable
-    from ablate.plan.timing import Earlier
+    from ablate.plan.timing import Earlier, Unscored
     from ablate.run.cluster.cost import Cost
     from ablate.run.cluster.file import ClusterFile
     from ablate.run.ledger import Ledger, Record
@@ -133,17 +133,17 @@ def outlook(planned: Plan, ledger: Ledger, file: ClusterFile | None = None) -> O
 
     ledger.store.require()
     records = finished_records(ledger)
-    finished, earlier = finished_of(planned, ledger, records), earlier_of(records)
+    known = (earlier_of(records), *standing(planned, ledger, records))
     probes = kept(ledger)
     if file is None or file.capacity is None:
-        guess, cost = estimate(planned, earlier, finished, probes=probes), None
+        guess, cost = estimate(planned, *known, probes=probes), None
     else:
         capacity, prices = file.capacity, file.usd_per_hour
-        guess, cost = foreseen(planned, capacity, prices, earlier, finished, probes)
+        guess, cost = foreseen(planned, capacity, prices, *known, probes)
     priors = measured(planned, ledger, records)
     smallest = list(detectable(planned, collection_size, priors))
     notes = [*warnings(planned, priors=priors), *_data_warnings(planned, ledger)]
-    return Outlook(finished, guess, cost, smallest, notes)
+    return Outlook(known[1], guess, cost, smallest, notes)
 
 
 def finished_records(ledger: Ledger) -> list[Record]:
@@ -152,17 +152,29 @@ def finished_records(ledger: Ledger) -> list[Record]:
 
 
 def earlier_of(records: Sequence[Record]) -> Earlier:
-    """Specs of finished trials with the seconds that they took."""
-    return [(record.spec, record.seconds) for record in records]
+    """Specs of finished trials with the seconds that they took, and what they were scored on."""
+    from ablate.plan.timing import EarlierTrial
+
+    return [EarlierTrial(record.spec, record.seconds, record.evaluated) for record in records]
 
 
-def finished_of(planned: Plan, ledger: Ledger, records: Sequence[Record]) -> int:
-    """How many of the records are trials of the plan, as far as its choices are made."""
+def standing(planned: Plan, ledger: Ledger, records: Sequence[Record]) -> tuple[int, Unscored]:
+    """How many of the records are trials of the plan, as far as its choices are made; and those
+    that lack scores, each with the references that it is still to be scored on."""
+    from ablate.run.trial import has
+
     if not records:
-        return 0
+        return 0, []
     chosen = planned.possible(ledger.study(planned.study.name).choices())
-    ids = {trial.trial_id for trial in (*planned.trials(), *planned.repeat(chosen))}
-    return sum(record.trial_id in ids for record in records)
+    wanted = {trial.trial_id: planned.dev_refs for trial in planned.trials()}
+    wanted |= {trial.trial_id: planned.study.references for trial in planned.repeat(chosen)}
+    own = [record for record in records if record.trial_id in wanted]
+    lacking = []
+    for record, trial in zip(own, earlier_of(own), strict=True):
+        refs = [ref for ref in wanted[record.trial_id] if not has(record, planned.marks([ref]))]
+        if refs:
+            lacking.append((trial, refs))
+    return len(own), lacking
 
 
 def _data_warnings(planned: Plan, ledger: Ledger) -> list[Confound]:

@@ -37,8 +37,13 @@ def track(
     ledger = Ledger(runs)
     require_records(planned, ledger, runs)
     try:
-        with out.status("Filling MLflow"):
-            summary = sync(collect(planned, ledger), ledger, tracking_uri)
+        with out.status("Filling MLflow") as status:
+            summary = sync(
+                collect(planned, ledger),
+                ledger,
+                tracking_uri,
+                progress=lambda done, total: status.update(f"Filling MLflow: {_far(done, total)}"),
+            )
     except TrackingUnavailable as error:
         unfilled(str(error), command("track", study, set_, runs, tracking_uri))
         return SOME_FAILED
@@ -51,13 +56,18 @@ def follow(filler: Filler, again: str) -> None:
     from ablate.cli.show import out
     from ablate.learn.tracking.filler import Behind
 
-    with out.status("Filling MLflow"):
-        found = filler.finish()
+    with out.status("Filling MLflow") as status:
+        found = filler.finish(
+            progress=lambda done, total: status.update(f"Filling MLflow: {_far(done, total)}")
+        )
     if not isinstance(found, Behind):
         where(found)
         return
-    left = f" {found.done} of {found.total} runs are there." if found.total else ""
-    unfilled(f"{found.reason}.{left}", again)
+    unfilled(f"{found.reason} ({_far(found.done, found.total)})", again)
+
+
+def _far(done: int, total: int) -> str:
+    return f"{done} of {total} runs are there" if total else "no run is there yet"
 
 
 def where(summary: SyncSummary) -> None:
@@ -74,8 +84,11 @@ def unfilled(reason: str, again: str) -> None:
     """That MLflow does not hold everything, why, and the command that sends the rest."""
     from ablate.cli.show import err
 
-    err.print(f"[yellow]MLflow was not filled:[/yellow] {reason}")
-    err.print(f"Nothing is lost; later: {again}", markup=False)
+    err.print("[yellow]MLflow does not hold everything yet:[/yellow]", end=" ")
+    err.print(f"{reason}.", markup=False)
+    err.print(
+        f"Nothing is lost, the run folder has it all. The rest goes by: {again}", markup=False
+    )
 
 
 def command(name: str, study: str, sets: Sequence[str] | None, runs: str, uri: str | None) -> str:

@@ -168,14 +168,14 @@ def _named(
 
 def _seconds_left(plan: Plan, found: Sequence[TrialStatus]) -> float | None:
     """Seconds to the end at the speed of the study's finished trials; None when none is known."""
+    from ablate.cli.planning import earlier_of
     from ablate.plan.estimate import estimate
 
     done = [each.record for each in found if each.record and each.state == "finished"]
     if not done:
         return None
-    earlier = [(record.spec, record.seconds) for record in done]
     over = len(done) + sum(each.state in ("failed", "stopped") for each in found)
-    minutes = estimate(plan, earlier, over).minutes
+    minutes = estimate(plan, earlier_of(done), over).minutes
     return None if minutes is None else 60 * minutes
 
 

@@ -1,7 +1,4 @@
-"""What the ledger says about a plan, as one value: the table, MLflow and the report read it.
-
-Every mean, interval and difference is computed here, once.
-"""
+"""What the ledger says about a plan, as one value: the table, MLflow and the report read it."""
 
 from __future__ import annotations
 
@@ -12,28 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ablate.learn.ranking import (
-    Family,
-    Verdict,
-    against,
-    family,
-    primary_first,
-    primary_key,
-    verdicts,
-)
+from ablate.learn.findings import ALPHA, Findings, findings, own_labels
+from ablate.learn.ranking import Family, Verdict, against, primary_first, verdicts
 from ablate.learn.scores import Scores, metric_title, split_key
-from ablate.learn.stats import (
-    Comparison,
-    Summary,
-    cell_summaries,
-    cell_summary,
-    compare,
-    seed_noise_floor,
-)
+from ablate.learn.stats import Comparison, Summary
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from ablate.plan.parts import Study
@@ -41,10 +23,9 @@ if TYPE_CHECKING:
     from ablate.run.ledger import Ledger, Record, State, StudyFolder
     from trainables.spec import Scalar
 
-__all__ = ["CellResult", "Results", "TrialResult", "collect", "metric_title", "split_key"]
-
-ALPHA = 0.05
-"""Family-wise rate of false differences; intervals are 95 %."""
+__all__ = [
+    "ALPHA", "CellResult", "Results", "TrialResult", "collect", "metric_title", "split_key",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -214,8 +195,8 @@ def collect(plan: Plan, ledger: Ledger, seed: int = 0) -> Results:
     for trial in trials:
         if trial.counted:
             counted[trial.cell].append(trial)
-    scores = Scores(ledger, folder, counted, _own(plan))
-    found = _find(plan, folder, scores, seed)
+    scores = Scores(ledger, folder, counted, own_labels(plan))
+    found = findings(plan, folder, scores, seed)
     return Results(
         study=plan.study,
         plan_id=_plan_id(plan),
@@ -241,55 +222,8 @@ def collect(plan: Plan, ledger: Ledger, seed: int = 0) -> Results:
     )
 
 
-@dataclass(frozen=True)
-class _Findings:
-    """What the scores say. Summaries are by metric key, gains by baseline, both then by cell."""
-
-    primary: str
-    ranked: tuple[str, ...]
-    summaries: Mapping[str, Mapping[str, Summary]]
-    baselines: Mapping[str, Mapping[str, Summary]]
-    gains: Mapping[str, Mapping[str, Summary]]
-    family: Family
-    comparisons: tuple[Comparison, ...]
-    seed_noise: float | None
-
-
-def _find(plan: Plan, folder: StudyFolder, scores: Scores, seed: int) -> _Findings:
-    refs = [*_own(plan), *_judged(plan), *scores.means]
-    summaries = _summaries(scores, refs, seed)
-    baselines = _baselines(folder, scores, refs)
-    primary = primary_key(plan, list(summaries))
-    means = {name: summary.mean for name, summary in summaries.get(primary, {}).items()}
-    ranked = tuple(sorted(means, key=lambda name: -means[name]))
-    everyone = scores.grid(primary)
-    grid = {name: everyone[name] for name in ranked}
-    pairs = family(ranked, summaries, plan.study)
-    return _Findings(
-        primary=primary,
-        ranked=ranked,
-        summaries=summaries,
-        baselines=baselines,
-        gains=_gains(baselines, scores, primary, grid),
-        family=pairs,
-        comparisons=tuple(compare(grid, pairs.pairs, ALPHA, seed)) if pairs.pairs else (),
-        seed_noise=_seed_noise(grid),
-    )
-
-
-def _own(plan: Plan) -> list[str]:
-    """Labels of the splits by their own judgements, which rank the cells."""
-    return [ref.label for ref in (*plan.test_refs, *plan.dev_refs)]
-
-
-def _judged(plan: Plan) -> Iterator[str]:
-    """Labels of what further sources judge."""
-    for ref in (*plan.test_refs, *plan.dev_refs):
-        yield from list(ref.marks(""))[1:]
-
-
 def _cells(
-    plan: Plan, trials: Sequence[TrialResult], choices: Mapping[str, int], found: _Findings
+    plan: Plan, trials: Sequence[TrialResult], choices: Mapping[str, int], found: Findings
 ) -> tuple[CellResult, ...]:
     """The cells in the ranking's order, those without a score last."""
     own: dict[str, list[TrialResult]] = {cell.name: [] for cell in plan.cells}
@@ -332,56 +266,6 @@ def _trials(plan: Plan, ledger: Ledger, choices: Mapping[str, int]) -> Iterator[
     for trial in planned.values():
         counted = choices.get(trial.cell) == trial.draw
         yield TrialResult(trial, ledger.record(trial.trial_id), counted)
-
-
-def _summaries(scores: Scores, refs: Sequence[str], seed: int) -> dict[str, dict[str, Summary]]:
-    """Metric key -> cell name -> summary; the cells lend each other their seed variance.
-
-    A metric that is not defined for some query of a cell (NaN) is left out there.
-    """
-    found = {}
-    for ref in refs:
-        for metric, grid in scores.grids(ref).items():
-            defined = {cell: array for cell, array in grid.items() if np.isfinite(array).all()}
-            if defined:
-                found[f"{ref}/{metric}"] = cell_summaries(defined, ALPHA, seed)
-    return found
-
-
-def _baselines(
-    folder: StudyFolder, scores: Scores, refs: Sequence[str]
-) -> dict[str, dict[str, Summary]]:
-    """Baseline name -> metric key -> summary, which is over queries alone."""
-    found: dict[str, dict[str, Summary]] = {}
-    for name, by_ref in folder.baselines().items():
-        for ref in refs:
-            parts = [part for parts in scores.means.get(ref, ((ref,),)) for part in parts]
-            arrays = scores.baseline(name, ref) if by_ref.keys() >= {*parts} else {}
-            for metric, array in arrays.items():
-                if np.isfinite(array).all():
-                    found.setdefault(name, {})[f"{ref}/{metric}"] = cell_summary(array, ALPHA)
-    return found
-
-
-def _gains(
-    baselines: Mapping[str, Mapping[str, Summary]],
-    scores: Scores,
-    primary: str,
-    grid: Mapping[str, NDArray[np.float64]],
-) -> dict[str, dict[str, Summary]]:
-    """Baseline -> cell -> paired gain: the baseline is subtracted query by query."""
-    ref, metric = split_key(primary)
-    names = [name for name in baselines if grid and primary in baselines[name]]
-    floors = {name: scores.baseline(name, ref)[metric] for name in names}
-    return {
-        name: cell_summaries({cell: array - floor for cell, array in grid.items()}, ALPHA)
-        for name, floor in floors.items()
-    }
-
-
-def _seed_noise(grid: Mapping[str, NDArray[np.float64]]) -> float | None:
-    floor = seed_noise_floor(grid) if grid else None
-    return None if floor is None else floor.cells
 
 
 def _plan_id(plan: Plan) -> str:

@@ -72,8 +72,16 @@ def trial_flops(flat: Mapping[str, Scalar], refs: Sequence[Ref], sizes: Sizes) -
     Texts count with the lengths at which they are cut, so this is rather too much. Raises
     UnknownCost when the backbone's or a collection's size is not known.
     """
-    shape = _shape(flat)
-    return _training(flat, shape, sizes) + _evaluation(flat, shape, refs, sizes)
+    return _training(flat, _shape(flat), sizes) + evaluation_flops(flat, refs, sizes)
+
+
+def evaluation_flops(flat: Mapping[str, Scalar], refs: Sequence[Ref], sizes: Sizes) -> float:
+    """Operations of encoding and searching for `refs`. Raises as `trial_flops`."""
+    total, shape = 0.0, _shape(flat)
+    for name in dict.fromkeys(ref.collection for ref in refs):
+        counts = _counts([ref for ref in refs if ref.collection == name], sizes)
+        total += _scoring(flat, shape, *counts)
+    return total
 
 
 def watch_flops(flat: Mapping[str, Scalar], watch: Watch, sizes: Sizes) -> float:
@@ -138,16 +146,6 @@ def _queries_trained(flat: Mapping[str, Scalar], sizes: Sizes) -> float:
     if size is None or ref.split not in size.queries:
         raise UnknownCost(f"the number of queries in {ref} is not known here")
     return float(flat["optim.epochs"] or 0) * size.queries[ref.split]
-
-
-def _evaluation(
-    flat: Mapping[str, Scalar], shape: Shape, refs: Sequence[Ref], sizes: Sizes
-) -> float:
-    total = 0.0
-    for name in dict.fromkeys(ref.collection for ref in refs):
-        counts = _counts([ref for ref in refs if ref.collection == name], sizes)
-        total += _scoring(flat, shape, *counts)
-    return total
 
 
 def _counts(refs: Sequence[Ref], sizes: Sizes) -> tuple[int, int]:

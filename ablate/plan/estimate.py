@@ -13,7 +13,7 @@ from ablate.plan.cost import Sizes, UnknownCost, collection_size
 from ablate.plan.parts import Resources
 from ablate.plan.planner import Plan
 from ablate.plan.probes import Probe
-from ablate.plan.timing import Earlier, Timing
+from ablate.plan.timing import Earlier, Timing, Unscored
 
 __all__ = ["Confound", "Estimate", "estimate", "warnings"]
 
@@ -47,11 +47,17 @@ class Estimate:
     gpu_hours: float | None
     basis: str
     error: float | None = None
+    rescored: int = 0
+    """Finished trials that are to be scored on more than they were."""
+    rescoring_seconds: float = 0.0
+    """What that takes, of all of them together."""
 
     @property
     def trial_hours(self) -> float | None:
         """Hours of all trials together, as if they ran one after another."""
-        return None if self.trial_seconds is None else self.trials * self.trial_seconds / 3600
+        if self.trial_seconds is None:
+            return None
+        return (self.trials * self.trial_seconds + self.rescoring_seconds) / 3600
 
     def to_json(self) -> dict[str, Any]:
         """The estimate as JSON values."""
@@ -64,9 +70,13 @@ class Estimate:
         hours = f"{_amount(self.core_hours or 0.0)} core hours"
         if self.gpu_hours:
             hours += f", {_amount(self.gpu_hours)} GPU hours"
+        work = f"{self.trials:,} trials of {_duration(self.trial_seconds)}"
+        if self.rescored:
+            each = _duration(self.rescoring_seconds / self.rescored)
+            work += f" and for {self.rescored:,} finished ones to be scored anew, {each} each"
         return (
-            f"Estimate: about {_duration(60 * self.minutes)}{doubt} for {self.trials:,} trials of "
-            f"{_duration(self.trial_seconds)}, {self.slots} at a time: {hours}; {self.basis}."
+            f"Estimate: about {_duration(60 * self.minutes)}{doubt} for {work}, "
+            f"{self.slots} at a time: {hours}; {self.basis}."
         )
 
 
@@ -74,39 +84,48 @@ def estimate(
     plan: Plan,
     earlier: Earlier = (),
     finished: int = 0,
+    unscored: Unscored = (),
     sizes: Sizes = collection_size,
     speed: float | None = None,
     slots: int | None = None,
     probes: Sequence[Probe] = (),
 ) -> Estimate:
-    """The time of the trials that are not `finished`, preparation of the data left out.
+    """The time of trials that are not `finished`, and of what `unscored` ones lack, once prepared.
 
-    A shape of trial that is among the `earlier` ones costs their median; one that was probed, what
-    was measured; another is scaled from those by arithmetic. Without any, `speed` (operations per
-    second of this machine's matrix products, measured when None) decides. `slots` is how many
-    trials a cluster runs at a time; None asks the study and this machine.
+    A shape among the `earlier` trials costs their median; one that was probed, what was measured;
+    another is scaled by arithmetic. Without any, `speed` (operations per second of this machine's
+    matrix products, measured when None) decides. `slots` is how many trials a cluster runs at a
+    time; None asks the study and this machine.
     """
     resources = plan.study.resources
-    trials = max(0, plan.trial_count - finished)
     cores = resources.workers * resources.cpus_per_worker
-    at_once = slots or _slots(resources)
+    trials, at_once = max(0, plan.trial_count - finished), slots or _slots(resources)
     try:
-        each, basis = Timing(plan, earlier, probes, sizes, speed).mean()
+        timing = Timing(plan, earlier, probes, sizes, speed)
+        each, basis = timing.mean()
+        more = math.fsum(timing.scoring(*pair) for pair in unscored)
     except UnknownCost as error:
         return Estimate(trials, at_once, None, None, None, None, str(error))
-    group = GROUP_SECONDS if resources.workers > 1 else TRIAL_SECONDS
-    total = START_SECONDS + math.ceil(trials / at_once) * (each.mean + group) if trials else 0.0
-    hours = trials * each.mean / 3600
+    hours = (trials * each.mean + more) / 3600
+    rounds = math.ceil(trials / at_once), math.ceil(len(unscored) / at_once)
     return Estimate(
         trials=trials,
         slots=at_once,
         trial_seconds=each.mean,
-        minutes=total / 60,
+        minutes=_minutes(rounds[0] * each.mean + more / at_once, sum(rounds), resources),
         core_hours=hours * cores,
         gpu_hours=hours * resources.gpus_per_worker * resources.workers,
         basis=basis + _elsewhere(at_once * cores, slots is not None),
         error=2 * math.hypot(each.error / each.mean, DRIFT) if each.error else None,
+        rescored=len(unscored),
+        rescoring_seconds=more,
     )
+
+
+def _minutes(working: float, rounds: int, resources: Resources) -> float:
+    """From the command to its end, when every slot works so many seconds in so many rounds."""
+    between = GROUP_SECONDS if resources.workers > 1 else TRIAL_SECONDS
+    return (START_SECONDS + working + rounds * between) / 60 if rounds else 0.0
 
 
 def _elsewhere(cores: float, cluster: bool) -> str:

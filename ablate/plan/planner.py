@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -123,6 +123,13 @@ class Plan:
     def tuned(self, cell: Cell, index: int) -> Mapping[str, Scalar]:
         """The values of a draw of `cell`, by its index."""
         return self._values(cell)[index]
+
+    def marks(self, refs: Sequence[Ref]) -> dict[str, str]:
+        """Label -> identity of the data, for everything that a trial scored on `refs` must have."""
+        found: dict[str, str] = {}
+        for ref in refs:
+            found |= ref.marks(self.fingerprints[ref.collection])
+        return found
 
     def possible(self, choices: Mapping[str, int]) -> dict[str, int]:
         """Those of the choices that name a cell and a draw of the plan."""

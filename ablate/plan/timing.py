@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ablate.plan.cost import Sizes, UnknownCost, trial_flops, watch_flops
+from ablate.plan.cost import Sizes, UnknownCost, evaluation_flops, trial_flops, watch_flops
 from ablate.plan.keys import complete
 from ablate.plan.planner import Plan
 from ablate.plan.probes import Probe, Seconds, total
+from trainables.data.collections import Ref, parse_ref
+from trainables.errors import InvalidInput
 from trainables.spec import Scalar
 
 EFFICIENCY = 0.6
@@ -22,8 +24,20 @@ EFFICIENCY = 0.6
 GPU_FLOPS: Mapping[str, float] = {"float32": 2.0e13, "bfloat16": 1.0e14}
 """Operations per second of one data-centre GPU by precision: assumed, not measured."""
 
-Earlier = Sequence[tuple[Mapping[str, Any], Mapping[str, float]]]
-"""Flat specs of finished trials, each with the seconds of its stages; `watch` is one of them."""
+
+class EarlierTrial(NamedTuple):
+    """A finished trial: its flat spec, the seconds of its stages (`watch` is one of them), and the
+    labels of all that it was scored on; without labels, of what the plan is scored on."""
+
+    flat: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    labels: Collection[str] = ()
+
+
+Earlier = Sequence[EarlierTrial]
+
+Unscored = Sequence[tuple[EarlierTrial, Sequence[Ref]]]
+"""Finished trials, each with the references that it is still to be scored on."""
 
 Shape = tuple[Scalar, ...]
 
@@ -59,7 +73,9 @@ class Timing:
         """`speed` is that of this machine's matrix products, measured when it is None."""
         self.plan, self.sizes, self._speed = plan, sizes, speed
         self._refs, self._watch = plan.study.references, plan.study.watch
-        self._earlier = [(flat, seconds) for flat, seconds in earlier if _bare(seconds) > 0]
+        self._earlier = [
+            (each.flat, self._as_scored_here(each)) for each in earlier if _bare(each.seconds) > 0
+        ]
         self._workers, asked = plan.study.resources.workers, plan.study.resources
         self._probes = {
             step_shape(probe.flat): probe
@@ -114,6 +130,38 @@ class Timing:
         shapes = trial_shapes(self.plan)
         new = [f for s, (f, _) in shapes.items() if s not in self._whole and not self._probe(f)]
         return list({step_shape(flat): flat for flat in new}.values())
+
+    def scoring(self, trial: EarlierTrial, refs: Sequence[Ref]) -> float:
+        """Seconds of scoring a finished trial on further references, at its own speed.
+
+        Raises UnknownCost when a size is not known.
+        """
+        then, further = self._evaluations(trial, refs)
+        seconds = trial.seconds.get("evaluate", 0.0)
+        return further * seconds / then if seconds and then else further / self._rate[0]
+
+    def _as_scored_here(self, trial: EarlierTrial) -> Mapping[str, float]:
+        """The seconds of a trial, were it scored on what the plan is scored on.
+
+        They stay as they are where a size is not known.
+        """
+        own = {_split(ref.label) for ref in self._refs}
+        if not trial.labels or {_split(label) for label in trial.labels} == own:
+            return trial.seconds
+        try:
+            then, now = self._evaluations(trial, self._refs)
+        except UnknownCost:
+            return trial.seconds
+        seconds = trial.seconds.get("evaluate", 0.0)
+        return {**trial.seconds, "evaluate": seconds * now / then if then else seconds}
+
+    def _evaluations(self, trial: EarlierTrial, refs: Sequence[Ref]) -> tuple[float, float]:
+        """Operations of scoring a trial on what it was scored on, and on `refs`."""
+        then, now = (
+            evaluation_flops(trial.flat, each, self.sizes)
+            for each in (_refs(tuple(trial.labels)), refs)
+        )
+        return then, now
 
     def _probe(self, flat: Mapping[str, Scalar]) -> Probe | None:
         """A probe of the spec's shape that measured all that its trials do."""
@@ -185,6 +233,20 @@ def matmul_speed(seconds: float = 0.2) -> float:
         np.matmul(factors, factors, out=product)
         rounds += 1
     return 2.0 * batch * size**3 * rounds / (time.process_time() - start)
+
+
+def _split(label: str) -> str:
+    """`nq/test` of `nq/test:machine:SOURCE`, of its thresholds and of the label itself."""
+    return label.partition(":")[0]
+
+
+@lru_cache(maxsize=256)
+def _refs(labels: tuple[str, ...]) -> list[Ref]:
+    """The splits that labels name, each once; raises UnknownCost for one that no split has."""
+    try:
+        return [parse_ref(name) for name in dict.fromkeys(map(_split, labels))]
+    except InvalidInput as error:
+        raise UnknownCost(str(error)) from error
 
 
 def _bare(seconds: Mapping[str, float]) -> float:

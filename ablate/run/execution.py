@@ -153,7 +153,7 @@ class StudyRun:
         rule: Judge | None,
         searches: Searches | None = None,
     ) -> None:
-        wanted, pending = self._wanted(refs), []
+        wanted, pending = self.plan.marks(refs), []
         for trial in trials:
             record = self.ledger.record(trial.trial_id)
             if not is_settled(record, wanted, rule is not None):
@@ -208,7 +208,7 @@ class StudyRun:
 
     def _baselines(self) -> None:
         """Score BM25 and every backbone as it comes, unless the study's folder has them."""
-        wanted = self._wanted(self._refs)
+        wanted = self.plan.marks(self._refs)
         encoders: dict[tuple[Any, ...], Job] = {}
         for trial in self.plan.repeat({cell.name: 0 for cell in self.plan.cells}):
             settings = tuple(kv for kv in trial.flat.items() if kv[0].startswith("encoder."))
@@ -302,19 +302,12 @@ class StudyRun:
             spec=anywhere_spec(trial.flat),
             fingerprints=trial.fingerprints,
             refs=tuple(moved(str(ref), ref.collection) for ref in refs),
-            wanted=self._wanted(refs),
+            wanted=self.plan.marks(refs),
             claim=self.leases.place(trial.trial_id),
             watch=watched(self.plan.study),
             looks=looks_place(self.plan, self.ledger, trial.trial_id),
             stops=self.plan.study.stop is not None,
         )
-
-    def _wanted(self, refs: Sequence[Ref]) -> dict[str, str]:
-        """Label -> identity of what it is to be scored on, of every reference and its judges."""
-        found: dict[str, str] = {}
-        for ref in refs:
-            found |= ref.marks(self.plan.fingerprints[ref.collection])
-        return found
 
     def _alone(self, what: str, doing: str) -> AbstractContextManager[None]:
         """The block that follows is done by one driver of this study at a time."""

@@ -38,6 +38,7 @@ class Preparation:
             "refs": list(self.job.refs),
             "watch": None if self.job.watch is None else dict(self.job.watch),
             "contents": dict(self.contents),
+            "fingerprints": dict(self.job.fingerprints),
             "behaviour": BEHAVIOUR,
         }
 

@@ -70,10 +70,11 @@ class Resources:
 
 def is_done(record: Record | None, wanted: Mapping[str, str]) -> bool:
     """Whether the trial is finished and scored on every label of `wanted`, on that data."""
-    return record is not None and record.state == "finished" and _has(record, wanted)
+    return record is not None and record.state == "finished" and has(record, wanted)
 
 
-def _has(record: Record, wanted: Mapping[str, str]) -> bool:
+def has(record: Record, wanted: Mapping[str, str]) -> bool:
+    """Whether the trial is scored on every label of `wanted`, on that data."""
     return all(record.evaluated.get(label) == mark for label, mark in wanted.items())
 
 
@@ -220,7 +221,7 @@ def _left(
     for text in refs:
         (ref,) = parse_refs(text)
         mark = fingerprint(ref.collection)
-        if _has(record, ref.marks(mark)):
+        if has(record, ref.marks(mark)):
             continue
         left.append(text)
         folder = _kept_run(record, ref, mark, ledger, cache)
@@ -265,9 +266,14 @@ def _ended(record: Record, outcome: Outcome) -> Record:
         reason=outcome.stopped,
         finished=time.time(),
         metrics=metrics | beir_means(metrics),
-        seconds={**record.seconds, **outcome.seconds},
+        seconds={**record.seconds, **outcome.seconds, "evaluate": _evaluating(record, outcome)},
         evaluated={**record.evaluated, **outcome.evaluated},
     )
+
+
+def _evaluating(record: Record, outcome: Outcome) -> float:
+    """Seconds of all evaluations: further references are scored beside those of before."""
+    return sum(part.seconds.get("evaluate", 0.0) for part in (record, outcome))
 
 
 def _failed(record: Record, error: Exception) -> Record:

@@ -16,16 +16,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ablate.learn.results import collect
+from ablate.learn.results import Results, collect
 from ablate.learn.tracking.filler import Filler
 from ablate.learn.tracking.sync import SyncSummary, sync
-from ablate.learn.tracking.views import view_url
+from ablate.learn.tracking.views import saved_views, view_url
 from ablate.plan.planner import Plan
 from ablate.run.ledger import Ledger
 from tests.learn import browser, fake
 
 Found = TypeVar("Found")
+HOME = "http://127.0.0.1:5000"
 LOSSES, SEEDS = 5, 4
+FURTHER = "pydocs/small/test"
+REASON = "out of memory"
+PATIENCE = 120.0
 SETTLED = 5.0
 """Seconds between a page's words and its screenshot: charts are drawn after texts."""
 
@@ -34,7 +38,9 @@ def plan_of(trials: int) -> Plan:
     """A study with so many trials: losses by temperatures by seeds."""
     count = trials // (LOSSES * SEEDS)
     temperatures = [round(0.01 * 100 ** (i / count), 5) for i in range(count)]
+    fake.QUERIES[FURTHER] = 100
     text = fake.STUDY.replace("[0.02, 0.1]", str(temperatures))
+    text = text.replace("[pydocs/test]", f"[pydocs/test, {FURTHER}]")
     return fake.plan_of(text.replace("[0, 1, 2]", str(list(range(SEEDS)))), "thousand")
 
 
@@ -54,42 +60,66 @@ def beside(plan: Plan, ledger: Ledger) -> object:
     with Filler(plan, str(ledger.store.local), None) as filler:
         trials = list(plan.repeat())
         for trial in trials:
-            fake.write_trial(ledger, trial, ["pydocs/dev", "pydocs/test"], {})
+            fake.write_trial(ledger, trial, list(fake.QUERIES), {})
             filler.changed()
             time.sleep(0.05)
         return filler.finish(600)
 
 
-async def pages(summary: SyncSummary, base: str, best: str, out: Path) -> None:
-    """Open each page once in a browser that has seen none, and once more."""
-    home = "http://127.0.0.1:5000"
-    views = {
-        "runs table, cells": (summary.cells_url, [best, "±"], browser.TABLE),
-        "runs table, trials": (
-            view_url(home, summary.experiment_id, "trials"),
-            ["0.6", "finished"],
-            browser.TABLE,
-        ),
-        "chart view, cells": (summary.charts_url, [best, "0.6"], browser.CHARTS),
-        "temperature curves": (
-            view_url(home, summary.experiment_id, "temperature", charts=True),
-            ["loss.temperature", "pydocs/test/ndcg_at_10"],
-            browser.CHARTS,
-        ),
-        "comparison page, 20 cells": (
-            summary.compare_url,
-            ["loss.temperature", "pydocs/test/ndcg_at_10"],
-            browser.CHARTS,
-        ),
+def looks(
+    results: Results, summary: SyncSummary, base: str
+) -> dict[str, tuple[str, list[str], str]]:
+    """Name of a page -> its address, words that must be there, and where."""
+    best, primary = results.cells[0].name, results.primary
+    words = {
+        "cells": [best, "±"],
+        "losses": [best, "±"],
+        "sets": [best, "±"],
+        "trials": ["finished", "0.6"],
+        "failed": [REASON],
     }
+    found = {}
+    for view in saved_views(results):
+        url = view_url(base, summary.experiment_id, view.key)
+        if view.key in words:
+            found[f"view {view.key}, table"] = (url, words[view.key], browser.TABLE)
+        if view.charts:
+            url = view_url(base, summary.experiment_id, view.key, charts=True)
+            found[f"view {view.key}, charts"] = (url, [primary], browser.CHARTS)
+    compare = summary.compare_url.replace(HOME, base)
+    trial = f"{base}/#/experiments/{summary.experiment_id}/runs/{_a_trial(summary, base)}"
+    return {
+        **found,
+        "comparison of 20 cells": (compare, ["loss.temperature", primary], browser.CHARTS),
+        "a trial": (trial, ["loss.temperature", "train/loss", "trial_id"], "body"),
+        "a trial, charts": (f"{trial}/model-metrics", ["train/loss"], "body"),
+    }
+
+
+def _a_trial(summary: SyncSummary, base: str) -> str:
+    """The run of some finished trial."""
+    from mlflow import MlflowClient
+
+    search = "tags.level = 'trial' and tags.state = 'finished'"
+    (run,) = MlflowClient(tracking_uri=base).search_runs(
+        [summary.experiment_id], search, max_results=1
+    )
+    return str(run.info.run_id)
+
+
+async def pages(results: Results, summary: SyncSummary, base: str, out: Path) -> None:
+    """Open each page once in a browser that has seen none, and once more."""
     async with browser.tab(out / "profile") as page:
-        for name, (url, words, places) in views.items():
-            url = url.replace(home, base)
-            first = await page.open(url, words, 120, places)
+        for name, (url, words, places) in looks(results, summary, base).items():
+            try:
+                first = await page.open(url, words, PATIENCE, places)
+                again = await page.open(url, words, PATIENCE, places)
+                said = f"{first:>8.1f} s first {again:>6.1f} s again"
+            except TimeoutError as error:
+                said = f" {error}"
             await asyncio.sleep(SETTLED)
             await page.screenshot(out / f"{name.replace(' ', '-').replace(',', '')}.png")
-            again = await page.open(url, words, 120, places)
-            print(f"{name:<44}{first:>8.1f} s first {again:>6.1f} s again", flush=True)
+            print(f"{name:<44}{said}", flush=True)
 
 
 def main() -> None:
@@ -100,7 +130,8 @@ def main() -> None:
     asked = words.parse_args()
     plan, ledger = plan_of(asked.trials), Ledger(asked.out / "runs")
     print(f"{plan.trial_count} trials in {len(plan.cells)} cells", flush=True)
-    fake.fill(plan, ledger, only=lambda trial: not asked.beside)
+    lost = {f"{plan.cells[0].name} 1": REASON}
+    fake.fill(plan, ledger, only=lambda trial: not asked.beside, failed=lost)
     if asked.beside:
         measured("beside a study, at the end", lambda: beside(plan, ledger))
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -112,7 +143,7 @@ def main() -> None:
     store = asked.out / "runs" / "mlflow.db"
     print(f"{'size of the store':<44}{store.stat().st_size / 1e6:>8.0f} MB")
     with browser.serving(f"sqlite:///{store}", asked.out / "runs" / "mlartifacts") as server:
-        asyncio.run(pages(summary, server.url, results.cells[0].name, asked.out))
+        asyncio.run(pages(results, summary, server.url, asked.out))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real sweep whose MLflow server is killed and started again, over and over: nothing is lost.
+"""Real sweeps whose MLflow server is killed over and over, answers late, or never: nothing is lost.
 
     python -m pytest -m cluster tests/chaos/test_tracking_outages.py -s
 
@@ -8,6 +8,8 @@ The store is SQLite, or the one that ABLATE_TEST_STORE names (such as postgresql
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ import pytest
 from ablate.learn.tracking.tracked import KEY
 from ablate.run.ledger import Ledger
 from tests.learn.browser import Server
+from tests.learn.slow import Door
 
 pytest.importorskip("mlflow")
 
@@ -44,6 +47,10 @@ evaluate: [{collection}/test]
 resources: {{max_concurrent_trials: 2}}
 """
 CELLS, TRIALS = 12, 36
+SMALL = STUDY.replace("[0.05, 0.1, 0.3]", "[0.05]")
+SMALL_CELLS, SMALL_TRIALS = 4, 12
+DELAY = 2.0
+"""Seconds for which a slow server's every answer is held back."""
 KILLS, UP, DOWN = 4, 4.0, 4.0
 """How often the server is killed; seconds for which it answers, and for which it is away."""
 
@@ -60,28 +67,28 @@ def missing_points(client: Any, ledger: Ledger, runs: dict[str, Any]) -> tuple[i
         run = runs.get(f"trial/{record.trial_id}")
         if run is None:
             continue
-        expected = Counter(
-            (key, int(row["step"]), value)
-            for row in ledger.history(record.trial_id)
-            for key, value in row.items()
-            if key != "step"
-        )
-        keys = {key for key, _, _ in expected}
+        expected, last = Counter[tuple[str, int, float]](), dict[str, tuple[int, float]]()
+        for row in ledger.history(record.trial_id):
+            for key, value in row.items():
+                if key != "step":
+                    last[key] = int(row["step"]), value
+                    expected[key, int(row["step"]), value] += 1
+        # The value at the end is a point of its own, unless the last step has it.
+        for key, value in record.metrics.items():
+            step, before = last.get(key, (0, None))
+            expected[key, step, value] += value != before
         found = Counter(
             (key, point.step, point.value)
-            for key in keys
+            for key in {key for key, *_ in expected}
             for point in client.get_metric_history(run.info.run_id, key)
         )
         points += expected.total()
         wrong += ((expected - found) + (found - expected)).total()
-        # Of a key with a history MLflow shows the last step, a record the mean of late ones.
-        alone = {key: value for key, value in record.metrics.items() if key not in keys}
-        points += len(alone)
-        wrong += sum(run.data.metrics.get(key) != value for key, value in alone.items())
+        wrong += sum(run.data.metrics.get(key) != end for key, end in record.metrics.items())
     return points, wrong
 
 
-def tally(server: Server, ledger: Ledger) -> dict[str, int]:
+def tally(server: Server, ledger: Ledger, expected: int = 1 + CELLS + TRIALS) -> dict[str, int]:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=server.url)
@@ -90,7 +97,7 @@ def tally(server: Server, ledger: Ledger) -> dict[str, int]:
     runs = {run.data.tags[KEY]: run for run in found}
     points, wrong = missing_points(client, ledger, runs)
     return {
-        "expected": 1 + CELLS + TRIALS,
+        "expected": expected,
         "found": len(runs),
         "doubled": len(found) - len(runs),
         "unfinished": sum(run.info.status != "FINISHED" for run in found),
@@ -134,4 +141,62 @@ def test_a_server_that_comes_and_goes(
         assert tallies["after track again"] == counts
     finally:
         sweep.kill()
+        server.kill()
+
+
+def seconds_of(ledger: Ledger) -> float:
+    """From the first trial's start to the last one's end."""
+    records = list(ledger.records())
+    assert len(records) == SMALL_TRIALS
+    assert {record.state for record in records} == {"finished"}
+    started = min(record.started or 0.0 for record in records)
+    return max(record.finished or 0.0 for record in records) - started
+
+
+def run(study: Path, runs: Path, *words: str) -> tuple[str, float]:
+    """What `ablate run` says, and how many seconds it stays after the last trial."""
+    sweep = ablate("run", str(study), "--runs", str(runs), *words)
+    out, _ = sweep.communicate()
+    over = time.time()
+    assert sweep.returncode == 0, out
+    return out, over - max(record.finished or 0.0 for record in Ledger(runs).records())
+
+
+def go_on(out: str) -> None:
+    """Type in the command that the run says goes on."""
+    assert "MLflow does not hold everything yet" in out, out
+    found = re.search(r"To go on: ablate (track .+)", out)
+    assert found is not None, out
+    track = ablate(*shlex.split(found[1]))
+    said, _ = track.communicate()
+    assert track.returncode == 0, said
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("answers", ["late", "never"])
+def test_a_server_that_answers_late_or_never(
+    answers: str, tmp_path: Path, tiny_collection: str, tiny_backbone: str
+) -> None:
+    study, runs = tmp_path / "outages.yaml", tmp_path / "runs"
+    study.write_text(SMALL.format(collection=tiny_collection, backbone=tiny_backbone))
+    server = Server(f"sqlite:///{tmp_path}/store.db", tmp_path / "artifacts")
+    server.start()
+    expected = 1 + SMALL_CELLS + SMALL_TRIALS
+    try:
+        with Door(server.port if answers == "late" else None, DELAY) as door:
+            out, stayed = run(study, runs, "--tracking-uri", door.url)
+            behind = re.search(r"does not hold .*", out)
+            spent = f"{seconds_of(Ledger(runs)):.1f} s of trials, then {stayed:.1f} s"
+            print(f"\nanswers {answers}: {spent}; held back for {door.held:.0f} s; {behind}")
+            door.target, door.seconds = server.port, 0.0
+            if behind or answers == "never":
+                go_on(out)
+            counts = tally(server, Ledger(runs), expected)
+            print(counts)
+        assert counts["found"] == counts["expected"] and counts["points"] > 0
+        assert counts["doubled"] == counts["unfinished"] == counts["points lost or doubled"] == 0
+        alone = tmp_path / "alone"
+        run(study, alone)
+        print(f"the same without a server: {seconds_of(Ledger(alone)):.1f} s of trials")
+    finally:
         server.kill()

@@ -70,17 +70,19 @@ def fill(
     """Write the trials of the plan that `only` names; `failed` maps a name to the reason."""
     folder = ledger.study(plan.study.name)
     folder.write("plan.json", plan.to_json())
+    dev = [ref.label for ref in plan.dev_refs]
+    refs = [*dev, *(ref.label for ref in plan.test_refs)]
     choices = {cell.name: 0 for cell in plan.cells}
     if not plan.frozen_by_design:
         for trial in filter(only, plan.choose()):
-            write_trial(ledger, trial, ["pydocs/dev"], failed or {})
+            write_trial(ledger, trial, dev, failed or {})
     trials = [trial for trial in plan.repeat(choices) if only(trial)]
     folder.write("choices.json", choices)
     if not folder.openings():
         opening = {"time": 1.79e9, "references": ["pydocs/test"], "trials": ["x"] * len(trials)}
         folder.open_test(opening, "0000")
     for trial in trials:
-        write_trial(ledger, trial, ["pydocs/dev", "pydocs/test"], failed or {})
+        write_trial(ledger, trial, refs, failed or {})
     for name, level in (("bm25", 0.55), ("untrained", 0.42)):
         write_evaluations(folder.local / "baselines" / name, level, name, list(QUERIES))
         folder.write(f"baselines/{name}/fingerprints.json", dict.fromkeys(QUERIES, FINGERPRINT))
@@ -119,8 +121,8 @@ def write_trial(
     (output / "checkpoint").mkdir()
     (output / "checkpoint" / "model.safetensors").write_bytes(b"weights")
     ledger.publish(trial.trial_id, output)
-    final = {key: value for key, value in rows[-1].items() if key != "step"}
-    final |= shares(trial)
+    late = [row["train/loss"] for row in rows[-len(rows) // 4 :]]
+    final = {"train/loss": sum(late) / len(late), **shares(trial)}
     evaluated = dict.fromkeys(refs, FINGERPRINT)
     ledger.write(
         Record(**{**vars(record), "metrics": {**metrics, **final}, "evaluated": evaluated})

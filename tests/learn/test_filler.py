@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from ablate.learn.results import collect
+from ablate.learn.tracking import door
 from ablate.learn.tracking import filler as module
+from ablate.learn.tracking.door import TrackingUnavailable
 from ablate.learn.tracking.filler import Behind, Filler
 from ablate.learn.tracking.sync import SyncSummary, sync
 from ablate.learn.tracking.tracked import KEY
 from ablate.plan.planner import Plan
 from ablate.run.ledger import Ledger
 from tests.learn import fake
+from tests.learn.slow import Store
 
 pytest.importorskip("mlflow")
 
@@ -92,6 +95,45 @@ def test_the_end_is_waited_for_no_longer_than_it_is_told(begun: tuple[Plan, Ledg
             assert time.monotonic() - began < 1.0 + module.LAST_SECONDS + 10
     assert isinstance(found, Behind) and "longer than 1 s" in found.reason
     assert multiprocessing.active_children() == []
+
+
+def test_a_slow_store_is_behind_by_what_it_says_and_then_filled(
+    begun: tuple[Plan, Ledger], tmp_path: Path
+) -> None:
+    plan, ledger = begun
+    told: list[tuple[int, int]] = []
+    with Store(tmp_path / "artifacts", seconds=0.2) as store:
+        with Filler(plan, str(ledger.store.local), store.url) as filler:
+            filler.changed()
+            until = time.monotonic() + 60
+            while time.monotonic() < until and len(store.runs) < 2:
+                time.sleep(0.05)
+            found = filler.finish(0.8, lambda done, total: told.append((done, total)))
+        assert isinstance(found, Behind), found
+        # One run each of the study and of two cells, and those of the two trials that ended.
+        assert 0 < found.done < found.total == 5
+        assert told and all(done <= found.done for done, _ in told)
+        store.seconds = 0.0
+        sync(collect(plan, ledger), ledger, store.url)
+        again = sync(collect(plan, ledger), ledger, store.url)
+        assert (again.created, again.updated, again.unchanged) == (0, 0, 5)
+        assert len(store.runs) == 5
+
+
+def test_a_run_that_was_made_but_not_answered_is_not_made_again(
+    begun: tuple[Plan, Ledger], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ledger = begun
+    monkeypatch.setitem(door.QUIET, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with Store(tmp_path / "artifacts") as store:
+        store.late["create"] = 2.0
+        with pytest.raises(TrackingUnavailable, match="no answer in time"):
+            sync(collect(plan, ledger), ledger, store.url)
+        assert store.calls["runs/create"] == 1
+        store.late.clear()
+        summary = sync(collect(plan, ledger), ledger, store.url)
+        assert (summary.created, summary.updated) == (4, 1)
+        assert len(store.runs) == 5
 
 
 def test_what_breaks_in_the_process_is_told_at_the_end(begun: tuple[Plan, Ledger]) -> None:

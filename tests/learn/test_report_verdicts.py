@@ -201,12 +201,6 @@ def test_several_test_sets_are_set_side_by_side(
     assert per_set(results_of(tmp_path / "one")).blocks == ()
     monkeypatch.setitem(fake.QUERIES, "pydocs/small/test", 60)
     text = fake.STUDY.replace("[pydocs/test]", "[pydocs/test, pydocs/small/test]")
-    honest = fake.write_trial
-    monkeypatch.setattr(
-        fake, "write_trial", lambda ledger, trial, refs, failed: honest(
-            ledger, trial, [*refs, "pydocs/small/test"], failed
-        ),
-    )  # fmt: skip
     found = results_of(tmp_path / "two", text)
     table = [row for row in rows(per_set(found)) if "baseline" not in row["Cell"]]
     assert len(table) == len(found.cells)

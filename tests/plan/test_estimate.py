@@ -19,12 +19,16 @@ from ablate.plan.cost import (
 from ablate.plan.estimate import Estimate, estimate
 from ablate.plan.power import smallest_effect
 from ablate.plan.prior import Prior
-from ablate.plan.timing import EFFICIENCY, matmul_speed
+from ablate.plan.timing import EFFICIENCY, EarlierTrial, matmul_speed
 from tests.plan.conftest import Read, plan_of
 from trainables.data.collections import Ref
 
 SIZES = {"tiny": Size(1000, {"train": 50, "dev": 10, "test": 20})}
 FIXED = {"loss.temperature": "0.1", "optim.lr": "1.0e-5", "seed": "[0, 1]"}
+
+
+def no_sizes(name: str) -> None:
+    """No collection is known."""
 
 
 def test_arithmetic_of_a_layer_by_hand() -> None:
@@ -116,11 +120,11 @@ def test_without_earlier_trials_the_speed_decides(read: Read) -> None:
 def test_earlier_trials_of_the_same_shape_decide(read: Read) -> None:
     plan = plan_of(read(sets=FIXED))
     earlier = [
-        (trial.flat, {"train": seconds - 1.0, "evaluate": 1.0})
+        EarlierTrial(trial.flat, {"train": seconds - 1.0, "evaluate": 1.0})
         for trial in plan.trials()
         for seconds in (9.0, 10.0, 11.0)
     ]
-    guess = estimate(plan, earlier, sizes={}.get)
+    guess = estimate(plan, earlier, sizes=no_sizes)
     assert guess.trial_seconds == pytest.approx(10.0)
     assert guess.basis == "from 12 earlier trials like these"
 
@@ -130,7 +134,9 @@ def test_earlier_trials_of_another_shape_are_scaled(read: Read) -> None:
     short = plan_of(read(sets={**FIXED, "optim.steps": "10", "optim.batch_size": "8"}))
     refs = plan.study.references
     longer, shorter = (trial_flops(next(p.trials()).flat, refs, SIZES.get) for p in (plan, short))
-    guess = estimate(plan, [(next(short.trials()).flat, {"train": 5.0})], sizes=SIZES.get)
+    guess = estimate(
+        plan, [EarlierTrial(next(short.trials()).flat, {"train": 5.0})], sizes=SIZES.get
+    )
     assert guess.trial_seconds == pytest.approx(5.0 * longer / shorter)
     assert guess.basis == "scaled from 1 earlier trial of other shapes"
 
@@ -164,10 +170,10 @@ def test_what_is_watched_is_paid_for_at_every_score(read: Read) -> None:
 def test_seconds_of_watching_are_kept_apart(read: Read) -> None:
     watching, bare = plan_of(read(WATCHED, sets=FIXED)), plan_of(read(sets=FIXED))
     seconds = {"train": 6.0, "watch": 3.0, "evaluate": 2.0}
-    earlier = [(trial.flat, seconds) for trial in watching.trials()]
+    earlier = [EarlierTrial(trial.flat, seconds) for trial in watching.trials()]
     assert estimate(watching, earlier, sizes=SIZES.get).trial_seconds == pytest.approx(11.0)
     assert estimate(bare, earlier, sizes=SIZES.get).trial_seconds == pytest.approx(8.0)
-    unwatched = [(flat, {"train": 8.0}) for flat, _ in earlier]
+    unwatched = [EarlierTrial(each.flat, {"train": 8.0}) for each in earlier]
     guess = estimate(watching, unwatched, sizes=SIZES.get)
     assert guess.trial_seconds is not None and guess.trial_seconds > 8.0
     assert guess.basis == "from 4 earlier trials like these, and arithmetic for what is watched"
@@ -181,7 +187,9 @@ def test_hours_of_cores_and_gpus_add_up(read: Read) -> None:
         "resources.gpus_per_worker": "1",
     }
     plan = plan_of(read(sets=sets))
-    guess = estimate(plan, [(trial.flat, {"train": 3600.0}) for trial in plan.trials()], finished=1)
+    guess = estimate(
+        plan, [EarlierTrial(trial.flat, {"train": 3600.0}) for trial in plan.trials()], finished=1
+    )
     assert (guess.trials, guess.core_hours, guess.gpu_hours) == (3, 24.0, 6.0)
     assert "24.0 core hours, 6.0 GPU hours; from" in str(guess)
     cluster = estimate(plan, sizes=SIZES.get, speed=1e9, slots=7)
@@ -193,8 +201,41 @@ def test_what_is_not_known_is_said(read: Read) -> None:
     guess = estimate(plan, sizes=SIZES.get, speed=1e9)
     assert (guess.minutes, guess.trial_seconds) == (None, None)
     assert str(guess) == "Estimate: none; the size of someone/unheard-of is not known here."
-    other = estimate(plan_of(read(sets=FIXED)), sizes={}.get, speed=1e9)
+    other = estimate(plan_of(read(sets=FIXED)), sizes=no_sizes, speed=1e9)
     assert "the number of passages in tiny is not known here" in str(other)
+
+
+TWO_SETS = ("evaluate: [tiny/test]", "evaluate: [tiny/test, pydocs/test]")
+TWO_SIZES = {"tiny": Size(1000, {}), "pydocs": Size(3000, {})}
+
+
+def test_earlier_trials_count_as_if_they_were_scored_on_the_same(read: Read) -> None:
+    """Both splits of the first set take one pass; the second set takes three times as long."""
+    plan = plan_of(read(TWO_SETS, sets=FIXED))
+    flat, seconds = next(plan.trials()).flat, {"train": 6.0, "evaluate": 2.0}
+    for labels, expected in (
+        (["tiny/dev", "tiny/test"], 6.0 + 4 * 2.0),
+        (["tiny/test", "tiny/test:union:judge:grade-2"], 6.0 + 4 * 2.0),
+        (["pydocs/test"], 6.0 + 4 / 3 * 2.0),
+        (["tiny/dev", "tiny/test", "pydocs/test"], 8.0),
+        (["elsewhere/test"], 8.0),
+    ):
+        guess = estimate(plan, [EarlierTrial(flat, seconds, labels)], sizes=TWO_SIZES.get)
+        assert guess.trial_seconds == pytest.approx(expected), labels
+
+
+def test_scores_that_finished_trials_lack_are_paid_for(read: Read) -> None:
+    plan = plan_of(read(TWO_SETS, sets={**FIXED, "resources.max_concurrent_trials": "2"}))
+    seconds = {"train": 6.0, "evaluate": 2.0}
+    trials = [EarlierTrial(trial.flat, seconds, ["tiny/test"]) for trial in plan.trials()]
+    lacking = [(trial, plan.study.references[-1:]) for trial in trials]
+    guess = estimate(plan, trials, len(trials), lacking, sizes=TWO_SIZES.get)
+    assert (guess.trials, guess.rescored) == (0, 4)
+    assert guess.rescoring_seconds == pytest.approx(4 * 6.0)
+    assert guess.trial_hours == pytest.approx(24.0 / 3600)
+    assert guess.core_hours == pytest.approx(24.0 / 3600)
+    assert guess.minutes == pytest.approx((20.0 + 24.0 / 2 + 2 * 2.0) / 60)
+    assert "0 trials of 14 s and for 4 finished ones to be scored anew, 6 s each" in str(guess)
 
 
 def test_finished_trials_cost_nothing(read: Read) -> None:

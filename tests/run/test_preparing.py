@@ -59,6 +59,7 @@ def test_what_was_prepared_is_known_until_something_of_it_differs(
         replace(job, spec={**job.spec, "data.human_fraction": 0.5}),
         replace(job, spec={**job.spec, "encoder.query_length": 9}),
         replace(job, refs=job.refs[:1]),
+        replace(job, fingerprints={"data.machine_labels": "89ab"}),
         replace(job, watch={"split": job.refs[0], "every": 2, "passages": 40, "metrics": []}),
     ):
         assert replace(wanted, job=other).summary(cache) is None

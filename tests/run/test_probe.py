@@ -17,7 +17,7 @@ from ablate.plan.estimate import DRIFT, estimate
 from ablate.plan.planner import Plan, make_plan
 from ablate.plan.probes import Probe, Seconds, passes_of, total
 from ablate.plan.study import read_study
-from ablate.plan.timing import Timing
+from ablate.plan.timing import EarlierTrial, Timing
 from ablate.run.ledger import Ledger
 from ablate.run.probe import ProbeFailed, kept, measure
 from trainables.data.collections import Ref
@@ -88,7 +88,7 @@ def test_a_plan_takes_its_time_from_probes_of_its_shapes(plan: Plan) -> None:
     assert f"(± {guess.error:.0%})" in str(guess)
     larger = replace(probe, cpus=4.0)
     assert len(Timing(plan, (), [larger], SIZES.get, None).lacking()) == 2
-    whole = [(trial.flat, {"train": 9.0, "watch": 1.0}) for trial in plan.trials()]
+    whole = [EarlierTrial(trial.flat, {"train": 9.0, "watch": 1.0}) for trial in plan.trials()]
     assert Timing(plan, whole, [], SIZES.get, None).lacking() == []
     assert estimate(plan, whole, probes=[probe, other]).trial_seconds == 10.0
 

@@ -106,6 +106,8 @@ def test_scores_of_an_older_form_are_found_and_stay_apart(
     both = execute(loose, resources, lambda metrics: None)
     assert both.state == "finished" and both.metrics.items() >= today.metrics.items()
     assert set(both.evaluated) == {*today.evaluated, "tiny/dev"}
+    assert both.seconds["train"] == today.seconds["train"]
+    assert both.seconds["evaluate"] > today.seconds["evaluate"]
     for label, (ids, columns) in before.items():
         again = ledger.per_query(job.trial_id, label)
         assert again[0] == ids

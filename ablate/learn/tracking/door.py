@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from ablate.learn.tracking.files import mask
 from ablate.learn.tracking.guards import variables
-from ablate.learn.tracking.tracked import Dataset, safe_name
+from ablate.learn.tracking.names import safe_name
+from ablate.learn.tracking.tracked import Dataset
 
 METRICS_PER_CALL, TAGS_PER_CALL = 800, 100
 """Within MLflow's own limits: 1000 entities a call, of which 100 parameters and 100 tags."""
@@ -29,6 +30,8 @@ QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Settings during a call: give up on a dead server in seconds, and report to nobody."""
+ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+"""Settings of a call that must not be repeated."""
 PROBE_SECONDS = "5"
 CAUSES = {
     "NewConnectionError": "connection refused",
@@ -40,7 +43,7 @@ CAUSES = {
 
 
 class TrackingUnavailable(RuntimeError):
-    """MLflow cannot be reached; the ledger is whole, and a later `sync` sends everything."""
+    """MLflow cannot be reached, and why; the ledger is whole, and a later `sync` sends the rest."""
 
 
 class Point(NamedTuple):
@@ -149,10 +152,8 @@ def failures_of(uri: str) -> Iterator[None]:
     except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
         if getattr(error, "error_code", None) in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}:
             raise
-        raise TrackingUnavailable(
-            f"MLflow at {mask(uri)} does not answer: {_reason(error)}. Nothing is lost: the run "
-            "folder holds every result, and `ablate track` sends them later."
-        ) from error
+        reason = f"MLflow at {mask(uri)} does not answer: {_reason(error)}"
+        raise TrackingUnavailable(reason) from error
 
 
 def _reason(error: Exception) -> str:

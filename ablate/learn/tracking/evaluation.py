@@ -18,7 +18,7 @@ from ablate.learn.tracking.door import (
 )
 from ablate.learn.tracking.files import ARTIFACTS_NAME
 from ablate.learn.tracking.guards import variables
-from ablate.learn.tracking.tracked import safe_name
+from ablate.learn.tracking.names import safe_name
 from ablate.run.ledger import slug
 
 EXPERIMENT = "evaluations"

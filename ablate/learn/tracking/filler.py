@@ -25,7 +25,7 @@ from ablate.learn.tracking.files import default_uri
 from ablate.run.ledger import Ledger
 
 if TYPE_CHECKING:
-    from ablate.learn.tracking.sync import SyncSummary
+    from ablate.learn.tracking.sync import Progress, SyncSummary
     from ablate.plan.planner import Plan
 
 REST, LEAST_REST = 30.0, 5.0
@@ -35,6 +35,8 @@ NICENESS = 10
 FINISH_SECONDS, LAST_SECONDS = 180.0, 2.0
 PATIENCE_SECONDS, RETRY_SECONDS = 30.0, 2.0
 """At the end, how long a server that is away is waited for: it may be starting again."""
+TOLD_SECONDS = 0.5
+"""How often whoever waits for the end is told how far it is."""
 CHANGED = b"c"
 
 
@@ -92,8 +94,13 @@ class Filler:
             if self._orders is not None:
                 self._orders.send_bytes(CHANGED)
 
-    def finish(self, seconds: float = FINISH_SECONDS) -> SyncSummary | Behind:
-        """Everything sent, or after `seconds` what is left; the process has ended then."""
+    def finish(
+        self, seconds: float = FINISH_SECONDS, progress: Progress | None = None
+    ) -> SyncSummary | Behind:
+        """Everything sent, or after `seconds` what is left; the process has ended then.
+
+        `progress` is told on the way how many runs are as they should be, and of how many.
+        """
         if self._uri is None:
             return Behind(
                 "the run folder is not on local disk and no --tracking-uri is given", 0, 0
@@ -104,11 +111,20 @@ class Filler:
             self._orders.close()
         found: SyncSummary | str = f"it takes longer than {seconds:g} s"
         with contextlib.suppress(EOFError, OSError):
-            if self._answers is not None and self._answers.poll(seconds):
+            if self._answers is not None and self._answered(self._answers, seconds, progress):
                 found = "the process that fills it has ended"
                 found = self._answers.recv()
         self.close()
         return Behind(found, *self._counts) if isinstance(found, str) else found
+
+    def _answered(self, answers: Connection, seconds: float, progress: Progress | None) -> bool:
+        until = time.monotonic() + seconds
+        while not answers.poll(max(0.0, min(TOLD_SECONDS, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                return False
+            if progress is not None:
+                progress(*self._counts)
+        return True
 
     def close(self) -> None:
         """End the process, wherever it is: the next pass, of any process, takes up from there."""

@@ -10,16 +10,12 @@ from html import escape
 from typing import Any
 
 from ablate.learn.results import CellResult, Results, metric_title, split_key
-from ablate.learn.tracking.tracked import loss_of, written
+from ablate.learn.tracking.names import colour, loss_colour, loss_of, written
 
 Drawing = Mapping[str, Any]
 TEMPERATURE, CURVE = "loss.temperature", "train/loss"
 RANKED, CURVES = 80, 24
 """Cells in a figure, the best ranked: a page has room for no more."""
-COLOURS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933",
-)  # fmt: skip
-"""Okabe and Ito's palette, alike with and without colour blindness, and one more."""
 
 
 def figures(results: Results) -> dict[str, Drawing]:
@@ -58,7 +54,7 @@ def _ranked(results: Results, title: str) -> Drawing:
     """The interval of every cell, the best on top, in one colour per loss."""
     traces: list[Drawing] = []
     cells = results.scored[:RANKED]
-    for index, (loss, own) in enumerate(_by_loss(cells).items()):
+    for loss, own in _by_loss(cells).items():
         found = [results.primary_of(cell) for cell in own]
         traces.append(
             {
@@ -69,7 +65,7 @@ def _ranked(results: Results, title: str) -> Drawing:
                 "y": [cell.name for cell in own],
                 "customdata": [cell.verdict for cell in own],
                 "hovertemplate": "%{y}<br>%{x:.4f}, %{customdata}<extra></extra>",
-                "marker": {"color": _colour(index), "size": 9},
+                "marker": {"color": loss_colour(results, loss), "size": 9},
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
@@ -135,7 +131,7 @@ def _temperatures(results: Results, title: str) -> Drawing | None:
                 "name": name,
                 "x": [temperature for temperature, _ in own],
                 "y": [summary.mean for summary in found],
-                "line": {"color": _colour(index)},
+                "line": {"color": colour(index)},
                 "error_y": {
                     "type": "data",
                     "symmetric": False,
@@ -174,7 +170,7 @@ def _training(results: Results) -> Drawing | None:
                 "hovertemplate": f"seed {seed}, step %{{x}}<br>%{{y:.4f}}",
                 "x": [step for step, _ in points],
                 "y": [value for _, value in points],
-                "line": {"color": _colour(index), "width": 1.5},
+                "line": {"color": colour(index), "width": 1.5},
             }
         )
     across, up = {"title": {"text": "step"}}, {"title": {"text": key}}
@@ -192,7 +188,3 @@ def _temperature(cell: CellResult) -> float | None:
     """The cell's own temperature: compared, or that of its chosen draw."""
     value = {**cell.values, **cell.tuned}.get(TEMPERATURE)
     return float(value) if isinstance(value, (int, float)) else None
-
-
-def _colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]

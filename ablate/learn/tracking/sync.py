@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ablate.learn.environment import environment
 from ablate.learn.results import Results
 from ablate.learn.tracking.door import (
+    ONCE,
     QUIET,
     Point,
     connect,
@@ -35,6 +39,7 @@ from ablate.learn.tracking.files import (
     study_files,
 )
 from ablate.learn.tracking.guards import one_at_a_time, variables
+from ablate.learn.tracking.names import safe_name
 from ablate.learn.tracking.plots import figures, page
 from ablate.learn.tracking.tracked import (
     DIGEST,
@@ -49,7 +54,6 @@ from ablate.learn.tracking.tracked import (
     digest_of,
     execution_key,
     run_count,
-    safe_name,
     tracked_runs,
 )
 from ablate.learn.tracking.views import (
@@ -69,6 +73,8 @@ PAGE = 1000
 PARAM_LENGTH, TAG_LENGTH = 6000, 8000
 """Within MLflow's own limits."""
 LOCK_SECONDS = 60.0
+HANDS = 4
+"""Trials that are sent to a server at a time, when no study runs beside: most of it is waiting."""
 PORT, COMPARED = 5000, 20
 NOTE = "mlflow.note.content"
 FIGURES_PAGE = "figures.html"
@@ -122,7 +128,7 @@ def sync(
         files = {} if on_the_way else hashes(ledger, results.study.name)
         drawn = {} if on_the_way else figures(results)
         one = _Sync(client, experiment, results, ledger, drawn)
-        one.fill(files, progress)
+        one.fill(files, progress, HANDS if uri.startswith("http") and not on_the_way else 1)
         one.describe_experiment()
         return one.summary(mask(uri), compared)
 
@@ -141,18 +147,35 @@ class _Sync:
         self.client, self.results, self.ledger, self.drawn = client, results, ledger, drawn
         self.experiment = experiment
         self.ids: dict[str, str] = {}
-        self.created = self.updated = self.unchanged = 0
+        self.done: Counter[str] = Counter()
+        self.creating, self.counting = threading.Lock(), threading.Lock()
         self.known = self._known()
 
-    def fill(self, files: Mapping[str, str], progress: Progress | None) -> None:
+    def fill(self, files: Mapping[str, str], progress: Progress | None, hands: int) -> None:
         """Send what is missing or changed; `files` are the study's, by their hashes."""
         if self.drawn:
             files = {**files, FIGURES_PAGE: digest_of(self.drawn)}
-        total = run_count(self.results)
-        for done, run in enumerate(tracked_runs(self.results, files), start=1):
-            self._put(run)
-            if progress is not None:
-                progress(done, total)
+        tell, total = progress or (lambda done, total: None), run_count(self.results)
+        tell(0, total)
+
+        def put(run: TrackedRun) -> None:
+            outcome = self._put(run)
+            with self.counting:
+                self.done[outcome] += 1
+                tell(self.done.total(), total)
+
+        with ThreadPoolExecutor(hands) as pool:
+            under_way: set[Future[None]] = set()
+            try:
+                for run in tracked_runs(self.results, files):
+                    if run.trial is None or hands == 1:  # Trials need the id of their cell's run.
+                        put(run)
+                        continue
+                    under_way.add(pool.submit(put, run))
+                    under_way = _some_done(under_way, 2 * hands)
+                _some_done(under_way, 1)
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def summary(self, uri: str, compared: Sequence[str]) -> SyncSummary:
         """What was done; `uri` without a password."""
@@ -166,9 +189,9 @@ class _Sync:
         return SyncSummary(
             uri=uri,
             experiment_id=experiment,
-            created=self.created,
-            updated=self.updated,
-            unchanged=self.unchanged,
+            created=self.done["created"],
+            updated=self.done["updated"],
+            unchanged=self.done["unchanged"],
             cells=found,
             execution=self.ids[execution_key(self.results)],
             server_command=command,
@@ -198,7 +221,8 @@ class _Sync:
             if not token:
                 return found
 
-    def _put(self, run: TrackedRun) -> None:
+    def _put(self, run: TrackedRun) -> str:
+        """Bring a run up to date; returns what it was: created, updated or unchanged."""
         # Popped: what is known is needed once, and holds much.
         before = self.known.pop(run.key, None)
         tags = {KEY: run.key, **{k: v[:TAG_LENGTH] for k, v in run.tags.items()}}
@@ -208,41 +232,50 @@ class _Sync:
             tags = _without_foreign_note(tags, before.data.tags)
             if before.data.tags.get(DIGEST) == run.digest and _has(before.data.tags, tags):
                 self.ids[run.key] = before.info.run_id
-                self.unchanged += 1
-                return
+                return "unchanged"
         if run.trial is not None:
             tags |= places(self.ledger, run.trial.trial_id)
         params = {safe_name(k): v[:PARAM_LENGTH] for k, v in run.params.items()}
         if before is not None and _contradicts(before, params):
             self.client.delete_run(before.info.run_id)
             before = None
+        outcome = "created" if before is None else "updated"
         if before is None:
             before = self._create(run, tags)
-            self.created += 1
-        else:
-            self.updated += 1
         self.ids[run.key] = before.info.run_id
         self._fill(run, before, params, tags)
+        return outcome
 
     def _create(self, run: TrackedRun, tags: Mapping[str, str]) -> Any:
-        return self.client.create_run(
-            self.experiment.experiment_id,
-            start_time=int(run.started * 1000),
-            tags=dict(tags),
-            run_name=run.name,
-        )
+        """A new run. What a server did whose answer is late is unknown, so it is asked once: asked
+        again it would make two. The next pass finds what it made."""
+        with self.creating, variables(ONCE):
+            return self.client.create_run(
+                self.experiment.experiment_id,
+                start_time=int(run.started * 1000),
+                tags=dict(tags),
+                run_name=run.name,
+            )
 
     def _fill(
         self, run: TrackedRun, before: Any, params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
-        """Bring a run up to date; marks that say so come last, so that a break is seen."""
+        """Bring a run up to date; marks that say so come last, so that a break is seen.
+
+        MLflow shows the youngest value of the last step. A metric's value at the end is logged
+        there, after its history: so every run shows what the ledger and the report do.
+        """
         run_id, data = before.info.run_id, before.data
         now, files = int(time.time() * 1000), digest_of(run.state)
         stale = data.tags.get(FILES) != files
-        steps = self._history(run) if stale else []
-        logged = {point.key for point in self._history(run)}
+        history = self._history(run)
+        last = {point.key: point for point in history}
         changed = {k: v for k, v in run.metrics.items() if data.metrics.get(k) != v}
-        points = [Point(k, v, now, 0) for k, v in changed.items() if k not in logged]
+        points = [
+            Point(k, v, now, last[k].step if k in last else 0)
+            for k, v in changed.items()
+            if k not in last or last[k].value != v
+        ]
         fresh = {k: v for k, v in params.items() if k not in data.params}
         new = {k: v for k, v in tags.items() if data.tags.get(k) != v}
         marks = {FILES: files, DIGEST: run.digest}
@@ -250,7 +283,7 @@ class _Sync:
         if not stale and (before.info.status, before.info.end_time) == (run.status, ended):
             write(self.client, run_id, points, fresh, new | marks)
             return
-        write(self.client, run_id, [*steps, *points], fresh, new)
+        write(self.client, run_id, [*(history if stale else ()), *points], fresh, new)
         if stale:
             write_inputs(self.client, run_id, run.datasets)
             self._artifacts(run, run_id)
@@ -314,6 +347,15 @@ class _Sync:
         for key, value in wanted.items():
             if self.experiment.tags.get(key) != value:
                 self.client.set_experiment_tag(self.experiment.experiment_id, key, value)
+
+
+def _some_done(under_way: set[Future[None]], room: int) -> set[Future[None]]:
+    """What is still under way when fewer than `room` are; raises what broke any of the others."""
+    while len(under_way) >= room:
+        done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+        for one in done:
+            one.result()
+    return under_way
 
 
 def _view_tag(view: View, tags: Mapping[str, str]) -> dict[str, str]:

@@ -8,13 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ablate.learn.report.answer import answer
 from ablate.learn.results import CellResult, Results, TrialResult, split_key
+from ablate.learn.tracking.names import (
+    COLOUR,
+    loss_colour,
+    loss_in,
+    loss_of,
+    safe_name,
+    text_columns,
+    written,
+)
 
 if TYPE_CHECKING:
     from ablate.learn.stats import Summary
@@ -22,15 +30,16 @@ if TYPE_CHECKING:
 KEY, DIGEST, FILES, PLAN = "ablate.key", "ablate.digest", "ablate.files", "ablate.plan"
 PARENT = "mlflow.parentRunId"
 REVISION = "mlflow.source.git.commit"
-MAIN_METRICS = ("mrr_at_10", "ndcg_at_10", "recall_at_100")
-"""Metrics that get a text column of their own beside the primary one."""
 
 READING = (
     "Columns: `x ± y` is the mean and its standard deviation over seeds; `interval` holds the "
     "noise of seeds and queries (95 %); `gain` is over the untrained encoder; `verdict` is of the "
     "comparison with the leading cell, all comparisons corrected together; `selected` marks the "
-    "cell that is best on dev, and the trials that means hold. The saved views are in the menu "
-    "above the runs table. `report.html` and `figures.html` are artifacts of the execution's run."
+    "cell that is best on dev, and the trials that means hold; a colour is a loss. Under each "
+    "metric a run shows its value at the end, as the report does: of what training logs step by "
+    "step (`train/…`, `grad/…`) that is the mean over the last quarter. The saved views are in the "
+    "menu above the runs table. `report.html` and `figures.html` are artifacts of the execution's "
+    "run."
 )
 
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
@@ -144,46 +153,9 @@ def _yes(holds: bool) -> str:
     return "yes" if holds else "no"
 
 
-def written(value: object) -> str:
-    """A setting as MLflow's parameters hold it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.10g}" if isinstance(value, (int, float)) else str(value)
-
-
-def safe_name(key: str) -> str:
-    """The key in characters that MLflow takes in names."""
-    return re.sub(r"[^\w\-. :/]", "_", key)
-
-
 def describe(results: Results) -> str:
     """A note: question, answer, and how to read the columns."""
     return "\n\n".join([f"**{results.study.question}**", *answer(results), READING])
-
-
-def text_columns(results: Results) -> dict[str, str]:
-    """Tag name -> metric key, of the metrics that cells show as text."""
-    ref, primary = split_key(results.primary)
-    columns = {primary: results.primary}
-    for label, name in set_names(results).items():
-        for metric in dict.fromkeys((primary, *MAIN_METRICS)):
-            key = f"{label}/{metric}"
-            if key in results.metric_keys and key != results.primary:
-                columns[safe_name(metric if label == ref else f"{name} {metric}")] = key
-    return columns
-
-
-def set_names(results: Results) -> dict[str, str]:
-    """Reference -> a short name of its own, the primary metric's reference first.
-
-    `beir/scifact/test` is `scifact`, unless another reference would be called so too.
-    """
-    refs = dict.fromkeys([split_key(results.primary)[0], *results.test_refs])
-    short = {label: label.split("/")[-2] if "/" in label else label for label in refs}
-    names = list(short.values())
-    return {label: name if names.count(name) == 1 else label for label, name in short.items()}
 
 
 def _execution(results: Results, key: str, files: Mapping[str, str]) -> TrackedRun:
@@ -301,8 +273,8 @@ def _cell_tags(results: Results, cell: CellResult, marks: Mapping[str, str]) -> 
         "level": "cell",
         "cell": cell.name,
         "loss": loss_of(cell),
+        COLOUR: loss_colour(results, loss_of(cell)),
         **_primary_tags(results, cell),
-        "verdict": cell.verdict,
         **texts,
         "seeds": f"{finished} of {len(results.study.seeds)}",
         "failed": str(cell.failed),
@@ -312,12 +284,16 @@ def _cell_tags(results: Results, cell: CellResult, marks: Mapping[str, str]) -> 
 
 
 def _primary_tags(results: Results, cell: CellResult) -> dict[str, str]:
-    """Mean, 95 % interval, and gain over the untrained encoder, short enough for columns."""
+    """Mean, 95 % interval, verdict, gain over the untrained encoder, short enough for columns."""
     if results.primary not in cell.metrics:
-        return {}
+        return {"verdict": cell.verdict}
     summary = results.primary_of(cell)
     name = next(iter(text_columns(results)))
-    tags = {name: _mean_sd(summary), "interval": f"{summary.low:.3f}–{summary.high:.3f}"}
+    tags = {
+        name: _mean_sd(summary),
+        "interval": f"{summary.low:.3f}–{summary.high:.3f}",
+        "verdict": cell.verdict,
+    }
     gain = cell.gains.get(results.untrained or "")
     return tags if gain is None else {**tags, "gain": f"{gain.mean:+.3f}"}
 
@@ -341,7 +317,11 @@ def _trial(results: Results, trial: TrialResult, cell: CellResult, parent: str) 
         ended=record.finished,
         params={key: written(value) for key, value in trial.planned.flat.items()},
         metrics={safe_name(k): v for k, v in metrics.items() if math.isfinite(v)},
-        tags={**_trial_tags(trial, cell), **_common(results)},
+        tags={
+            **_trial_tags(trial, cell),
+            COLOUR: loss_colour(results, loss_in(trial.planned.flat)),
+            **_common(results),
+        },
         datasets=_datasets(trial),
         state={"record": hashlib.sha256(record.to_json()).hexdigest()},
         trial=trial,
@@ -356,7 +336,7 @@ def _trial_tags(trial: TrialResult, cell: CellResult) -> dict[str, str]:
         "level": "trial",
         **reason,
         "cell": trial.cell,
-        "loss": written(trial.planned.flat.get("loss.name")),
+        "loss": loss_in(trial.planned.flat),
         "trial_id": trial.trial_id,
         "seed": str(trial.seed),
         "draw": str(trial.planned.draw),
@@ -384,11 +364,6 @@ def _datasets(trial: TrialResult) -> tuple[Dataset, ...]:
         names[print_] = collection
         uses.setdefault(print_, []).append(f"evaluation on {split}")
     return tuple(Dataset(name, print_, ", ".join(uses[print_])) for print_, name in names.items())
-
-
-def loss_of(cell: CellResult) -> str:
-    """The name of the cell's loss."""
-    return written(cell.trials[0].planned.flat.get("loss.name")) if cell.trials else "unknown"
 
 
 def _common(results: Results) -> dict[str, str]:

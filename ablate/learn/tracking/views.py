@@ -14,13 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 from ablate.learn.results import Results, split_key
-from ablate.learn.tracking.tracked import PLAN, digest_of, safe_name, text_columns
+from ablate.learn.tracking.names import safe_name, text_columns
+from ablate.learn.tracking.tracked import PLAN, digest_of
 
 TAG = "mlflow.sharedViewState."
 """Experiment tag that MLflow's page reads a saved view from (MLflow 3.15 and later)."""
 TEMPERATURE = "loss.temperature"
-SECTION, SHOWN, AXES, NAME_LENGTH = "ablate", 100, 4, 80
-"""Of charts: their section, runs and metric axes at most; and of a view's name."""
+SECTION, SHOWN, NAME_LENGTH = "ablate", 100, 80
+"""Of charts: their section, and runs at most; and of a view's name."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class View:
         }
         if self.charts:
             section = {"uuid": SECTION, "name": "Study", "display": True, "isReordered": True}
-            content["compareRunSections"] = [{**section, "columns": min(2, len(self.charts))}]
+            # One chart a row: in half of the page the names of axes run into each other.
+            content["compareRunSections"] = [{**section, "columns": 1}]
             content["compareRunCharts"] = list(self.charts)
             content["isAccordionReordered"] = True
         packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode())
@@ -146,7 +148,7 @@ def _cell_columns(results: Results) -> tuple[str, ...]:
     """What was compared, the primary metric as text, the verdict, and the rest."""
     compared = tuple(_param(key) for key in results.study.compared)
     primary, *others = (_tag(name) for name in text_columns(results))
-    own = (*compared, primary, *_tags("interval", "gain", "verdict"), *others)
+    own = (*compared, primary, *_tags("interval", "verdict", "gain"), *others)
     return (*own, *_tags("seeds", "failed"))
 
 
@@ -175,19 +177,19 @@ def _metric(key: str) -> str:
 
 
 def _charts(results: Results) -> tuple[Mapping[str, Any], ...]:
-    """A bar per cell, parallel coordinates from the compared values to the primary metric, and one
-    metric against another: losses trade recall for precision."""
-    keys = list(dict.fromkeys(text_columns(results).values()))
+    """A bar per cell, parallel coordinates from the compared values to the primary metric, and
+    that metric against the others of its set: losses trade recall for precision."""
+    ref = split_key(results.primary)[0]
+    own = [key for key in text_columns(results).values() if split_key(key)[0] == ref]
     lines = {
         **_chart("parallel", "PARALLEL"),
         "selectedParams": [safe_name(name) for name in results.study.compared],
-        "selectedMetrics": [safe_name(key) for key in keys[:AXES]],
+        "selectedMetrics": [safe_name(key) for key in dict.fromkeys((own[0], own[-1]))],
         "showAllRuns": True,
-        "displayName": "Compared values and metrics",
     }
-    bars = _bars(results.primary)
-    traded = (_scatter(keys[-1], "METRIC", keys[0]),) if len(keys) > 1 else ()
-    return (bars, lines, *traded) if results.study.compared else (bars, *traded)
+    traded = tuple(_scatter(key, "METRIC", own[0]) for key in own[1:])
+    between = (lines,) if results.study.compared else ()
+    return (_bars(own[0]), *between, *traded)
 
 
 def _chart(name: str, kind: str) -> dict[str, Any]:
@@ -203,7 +205,7 @@ def _chart(name: str, kind: str) -> dict[str, Any]:
 
 def _bars(key: str) -> dict[str, Any]:
     name = safe_name(key)
-    return {**_chart(f"bars-{name}", "BAR"), "metricKey": name, "displayName": key}
+    return {**_chart(f"bars-{name}", "BAR"), "metricKey": name}
 
 
 def _scatter(across: str, kind: str, up: str) -> dict[str, Any]:
@@ -212,7 +214,6 @@ def _scatter(across: str, kind: str, up: str) -> dict[str, Any]:
         **_chart(f"scatter-{safe_name(across)}", "SCATTER"),
         "xaxis": {"key": safe_name(across), "type": kind},
         "yaxis": {"key": safe_name(up), "type": "METRIC"},
-        "displayName": f"{up} over {across}",
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ablate.plan.estimate import Estimate, estimate
 from ablate.plan.planner import Plan
 from ablate.plan.probes import Probe
-from ablate.plan.timing import Earlier
+from ablate.plan.timing import Earlier, Unscored
 from ablate.run.capacity import Capacity, slots, worker_need
 from ablate.run.trial import Resources
 from trainables.errors import InvalidInput, Problem
@@ -53,6 +53,7 @@ def foreseen(
     prices: Mapping[str, float],
     earlier: Earlier = (),
     finished: int = 0,
+    unscored: Unscored = (),
     probes: Sequence[Probe] = (),
 ) -> tuple[Estimate, Cost | None]:
     """The time on a cluster, and what it costs; None when the time is not known.
@@ -62,7 +63,7 @@ def foreseen(
     """
     resources = planned_resources(plan)
     count = slots(resources, capacity, plan.study.resources.max_concurrent_trials).count
-    guess = estimate(plan, earlier, finished, slots=count, probes=probes)
+    guess = estimate(plan, earlier, finished, unscored, slots=count, probes=probes)
     if guess.trial_hours is None or guess.minutes is None:
         return guess, None
     need = worker_need(resources)
