@@ -11,8 +11,10 @@ from trainables.spec import Scalar
 
 METHOD = (
     "Differences are paired by query; their errors hold the variance over seeds and over queries "
-    "(Behrens-Fisher), where the few seeds of a cell are weighed with those of the others (Smyth "
-    "2004). p-values and intervals are corrected for the whole family by step-down max-T (Westfall "
+    "(Behrens-Fisher). Few seeds cannot tell whether one cell is noisier than another, so both "
+    "readings, all cells alike and each with a variance of its own, are weighed by how well they "
+    "fit the seeds (after Smyth 2004). No error is taken to be smaller than the queries alone make "
+    "it. p-values and intervals are corrected for the whole family by step-down max-T (Westfall "
     "and Young 1993)."
 )
 

@@ -6,7 +6,7 @@ The variance of a difference of two cells with K seeds each over n queries is
 
 with the components of `Variances`. The first part is known from cells * (K - 1) degrees of freedom
 when the cells are equally noisy, which is what planning assumes; the test that `compare` makes
-doubts that, so with two or three seeds it needs a somewhat larger effect.
+doubts that, so with two or three seeds it needs a larger effect, most of all with many queries.
 """
 
 from __future__ import annotations
