@@ -19,6 +19,7 @@ from typing import TypeVar
 from ablate.learn.results import Results, collect
 from ablate.learn.tracking.filler import Filler
 from ablate.learn.tracking.sync import SyncSummary, sync
+from ablate.learn.tracking.tracked import best_per_loss
 from ablate.learn.tracking.views import saved_views, view_url
 from ablate.plan.planner import Plan
 from ablate.run.ledger import Ledger
@@ -73,7 +74,7 @@ def looks(
     best, primary = results.cells[0].name, results.primary
     words = {
         "cells": [best, "±"],
-        "losses": [best, "±"],
+        "losses": [*best_per_loss(results), "±"],
         "sets": [best, "±"],
         "trials": ["finished", "0.6"],
         "failed": [REASON],

@@ -231,8 +231,9 @@ def test_the_answer_is_no_surer_than_the_numbers(
     monkeypatch.setattr(fake, "LOSS_EFFECT", {**dict.fromkeys(fake.LOSS_EFFECT, 0.0), **effects})
     words = answer(results_of(tmp_path, ONE_TEMPERATURE))
     assert words[0].startswith(opening)
-    assert "All 5 cells gain over the untrained encoder" in words[1]
-    assert "BM25" in words[1]
+    assert words[1].startswith("Dev chooses")
+    assert "All 5 cells gain over the untrained encoder" in words[2]
+    assert "BM25" in words[2]
     if opening == "**Undecided.**":
         assert "That does not show them to be equal." in words[0]
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from ablate.learn.queries import groups_of, query_facts, rising
+from ablate.learn.report import scatter
+from ablate.learn.report.answer import answer
 from ablate.learn.report.document import Points, Section, Table, Text
 from ablate.learn.report.labels import human_labels, label_cost, label_curves
+from ablate.learn.report.scatter import Dot
+from ablate.learn.report.sets import other_metrics
 from ablate.learn.report.slices import query_groups
+from ablate.learn.report.threats import threats
 from ablate.learn.report.trade import two_metrics
 from ablate.learn.results import Results, collect
 from ablate.learn.stats import break_even, pareto, slices
@@ -207,3 +214,67 @@ def test_a_hidden_loss_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "**length: 20 words** (100 queries): `1 joint_lh" in said.replace("01 ", "1 ")
     monkeypatch.setattr(module, "query_facts", lambda *given: "no texts are here")
     assert query_groups(results).left_out == "no texts are here"
+
+
+def test_labels_in_a_crowd_cover_neither_each_other_nor_a_dot() -> None:
+    noise = np.random.default_rng(3)
+    places = [*noise.normal((0.4, 0.5), 0.01, (20, 2)), *((0.42 + i / 900, 0.53) for i in range(4))]
+    dots = [
+        Dot(f"{i:02d} joint_lh 0.05", "", x, y, (0.0, 0.0), i >= 20)
+        for i, (x, y) in enumerate(places)
+    ]
+    spots = {dot: (dot.x * 4000, dot.y * 4000) for dot in dots}
+    room = (0.0, 0.0, 3000.0, 3000.0)
+    drawn = [ElementTree.fromstring(part) for part in scatter._labels(spots, room, False)]
+    words = [(one.text or "") + "".join(inner.tail or "" for inner in one) for one in drawn]
+    assert 2 <= len(words) <= len(scatter.named(dots)) <= 6
+    assert set(words) <= {dot.name for dot in scatter.named(dots)}
+    boxes = [
+        scatter._box(
+            float(one.attrib["x"]), float(one.attrib["y"]), text, one.attrib["text-anchor"]
+        )
+        for one, text in zip(drawn, words, strict=True)
+    ]
+    boxes += [(x - 5, y - 5, x + 5, y + 5) for x, y in spots.values()]
+    for i, box in enumerate(boxes[: len(words)]):
+        assert not any(scatter._touch(box, other) for other in boxes[i + 1 :])
+
+
+def test_the_cell_that_dev_chooses_is_told_beside_the_first_on_test(tmp_path: Path) -> None:
+    found = results_of(tmp_path)
+    select = found.study.select
+    assert select is not None
+    best = max(found.scored, key=lambda cell: cell.metrics[select.key].mean)
+    (words,) = [words for words in answer(found) if words.startswith("Dev chooses")]
+    assert best.name in words
+    rank = found.scored.index(best) + 1
+    assert f"ranks {rank}." in words if rank > 1 else "was not picked on test" in words
+
+
+def test_a_winner_at_the_end_of_its_range_is_a_threat(tmp_path: Path) -> None:
+    text = fake.STUDY.replace("[0.02, 0.1]", "[0.02, 0.1, 0.3]")
+    found = results_of(tmp_path, text)
+    temperature = found.cells[0].values["loss.temperature"]
+    told = [words for words in threats(found) if "At the end of a range" in words]
+    assert len(told) == (temperature != 0.1)
+    kept = replace(
+        found, cells=tuple(c for c in found.cells if c.values["loss.temperature"] == 0.3)
+    )
+    (words,) = [words for words in threats(kept) if "At the end of a range" in words]
+    assert "has the greatest `loss.temperature` that was compared (0.3)" in words
+
+
+def test_a_metric_that_equals_another_everywhere_is_named_once(tmp_path: Path) -> None:
+    found = results_of(tmp_path)
+    recall, copy = "pydocs/test/recall_at_10", "pydocs/test/bpref"
+    cells = tuple(
+        replace(cell, metrics={**cell.metrics, copy: cell.metrics[recall]}) for cell in found.cells
+    )
+    baselines = {name: {**own, copy: own[recall]} for name, own in found.baselines.items()}
+    keys = (*found.metric_keys, copy)
+    (table, *_) = other_metrics(
+        replace(found, cells=cells, baselines=baselines, metric_keys=keys)
+    ).blocks
+    assert isinstance(table, Table)
+    assert "bpref" not in table.columns and "Recall@10" in table.columns
+    assert table.caption.endswith("bpref equals Recall@10")

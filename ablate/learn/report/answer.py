@@ -24,7 +24,9 @@ def answer(results: Results) -> tuple[str, ...]:
     if not results.scored:
         return (_nothing_yet(results),)
     paragraphs = [_ranking(results)]
-    paragraphs += [words for words in (_gain(results), _caution(results)) if words]
+    paragraphs += [
+        words for words in (_chosen(results), _gain(results), _caution(results)) if words
+    ]
     return tuple(paragraphs)
 
 
@@ -67,6 +69,25 @@ def _ranking(results: Results) -> str:
     if worse:
         parts.append(_beaten(worse, plural(len(worse), "cell")))
     return " ".join(parts)
+
+
+def _chosen(results: Results) -> str | None:
+    """The cell that dev chooses. To be first of many on test is partly luck of its queries."""
+    select = results.study.select
+    if select is None or not results.tested or not results.family.complete:
+        return None
+    known = [cell for cell in results.scored if select.key in cell.metrics]
+    if len(known) < 2:
+        return None
+    best = max(known, key=lambda cell: cell.metrics[select.key].mean)
+    if best is results.scored[0]:
+        return f"Dev chooses `{best.name}` too, so its score was not picked on test."
+    score = results.primary_of(best)
+    return (
+        f"Dev chooses `{best.name}`, which scores {number(score.mean)} "
+        f"{interval(score.low, score.high)} and ranks {results.scored.index(best) + 1}. Its score "
+        f"was not picked on test; that of the first rank is the highest of {len(results.scored)}."
+    )
 
 
 def _untold(undecided: Sequence[Comparison]) -> str:

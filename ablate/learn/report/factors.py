@@ -175,8 +175,9 @@ def _changes(row: str, column: str, best: Sequence[Winner], found: Sequence[Inte
             f"{scalar(one.column_b)}, and both are real."
         )
     if different:
+        depend = "depends" if different == 1 else "depend"
         return (
-            f"{head} {plural(different, 'difference')} between two levels of `{row}` depend on "
+            f"{head} {plural(different, 'difference')} between two levels of `{row}` {depend} on "
             f"`{column}`, but no change of order is shown."
         )
     return f"{head} No difference is shown to depend on `{column}`; that is not to say none does."

@@ -68,7 +68,7 @@ def _training(results: Results) -> str:
         f"`{_of(results, 'encoder.backbone')}` and was trained on `{_of(results, 'data.train')}` "
         f"for {length} of {_of(results, 'optim.batch_size')} queries with AdamW, under "
         f"{plural(len(study.seeds), 'seed')}. Negatives were the other queries' passages and "
-        f"{_of(results, 'data.hard_negatives')} mined hard negatives per query{masked}."
+        f"mined hard ones, {_of(results, 'data.hard_negatives')} per query{masked}."
     )
 
 
@@ -90,7 +90,7 @@ def _choosing(results: Results) -> str:
             "a tree-structured Parzen estimator (Bergstra et al. 2011; Optuna)"
         )
     return (
-        f"{listing([f'`{key}`' for key in study.tune])} were tuned: {made}. The draw that was best "
+        f"Tuned: {listing([f'`{key}`' for key in study.tune])}; {made}. The draw that was best "
         f"on {study.select.key} was kept. Kept settings were frozen before {tests} was scored."
     )
 

@@ -67,9 +67,10 @@ def _set_row(
 
 
 def _metric_table(results: Results, ref: str) -> Table | None:
-    keys = [key for key in results.metric_keys if split_key(key)[0] == ref]
     if not results.scored:
         return None
+    twins = _twins(results, [key for key in results.metric_keys if split_key(key)[0] == ref])
+    keys = [key for key, twin in twins.items() if twin is None]
     columns = ("Cell", *(metric_title(key) for key in keys), LOST)
     rows = [
         (value(cell.name), *(mean_sd(cell.metrics.get(key)) for key in keys), value(cell.lost))
@@ -84,7 +85,22 @@ def _metric_table(results: Results, ref: str) -> Table | None:
         for name, summaries in results.baselines.items()
         if any(key in summaries for key in keys)
     ]
-    return Table(f"{ref}: mean ± sd over seeds", columns, tuple(rows), frozenset(columns[1:]))
+    same = [f"{metric_title(k)} equals {metric_title(twin)}" for k, twin in twins.items() if twin]
+    caption = "; ".join([f"{ref}: mean ± sd over seeds", *same])
+    return Table(caption, columns, tuple(rows), frozenset(columns[1:]))
+
+
+def _twins(results: Results, keys: Sequence[str]) -> dict[str, str | None]:
+    """Metric key -> an earlier one with the same scores everywhere, such as bpref and the recall
+    where no passage is judged irrelevant."""
+    every = [*(cell.metrics for cell in results.scored), *results.baselines.values()]
+    seen: dict[tuple[Summary | None, ...], str] = {}
+    found: dict[str, str | None] = {}
+    for key in keys:
+        column = tuple(metrics.get(key) for metrics in every)
+        found[key] = seen.get(column)
+        seen.setdefault(column, key)
+    return found
 
 
 def mean_sd(summary: Summary | None) -> Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from statistics import median
 
 from ablate.learn.report.document import listing, number, plural, scalar, signed
@@ -13,6 +13,10 @@ FEW_QUERIES = 100
 MANY_QUERIES = 5000
 FEW_SEEDS = 5
 SMALL_CORPUS = 100_000
+LEVELS, MOST = 3, 0.5
+"""Values, or cells, from which on an end is worth a word; and the share of cells that keep one."""
+BOUNDED = ("data.human_fraction", "data.noise")
+"""Shares: their values are given by the question, not looked for."""
 
 
 def threats(results: Results) -> tuple[str, ...]:
@@ -224,6 +228,42 @@ def _choice(results: Results) -> str | None:
     )
 
 
+def _range_ends(results: Results) -> str | None:
+    """Ranges whose end is best, so that what lies beyond might be better still."""
+    found = [*_compared_ends(results), *_tuned_ends(results)]
+    if not found:
+        return None
+    return f"**At the end of a range.** {' '.join(found)} Values beyond may be better: widen it."
+
+
+def _compared_ends(results: Results) -> Iterator[str]:
+    for key in results.study.compared:
+        values = _numbers(results.study.listed(key))
+        best = results.scored[0].values.get(key) if results.scored else None
+        if len(values) < LEVELS or key in BOUNDED or best not in (values[0], values[-1]):
+            continue
+        end = "least" if best == values[0] else "greatest"
+        yield f"The first cell has the {end} `{key}` that was compared ({scalar(best)})."
+
+
+def _tuned_ends(results: Results) -> Iterator[str]:
+    for key in results.study.tune:
+        values = _numbers(results.settings(key))
+        kept = [cell.tuned[key] for cell in results.scored if key in cell.tuned]
+        for end, place in (("least", 0), ("greatest", -1)):
+            count = sum(value == values[place] for value in kept) if len(values) > 1 else 0
+            if len(kept) >= LEVELS and count > MOST * len(kept):
+                yield (
+                    f"{count} of {plural(len(kept), 'cell')} kept the {end} `{key}` that was drawn "
+                    f"({scalar(values[place])})."
+                )
+
+
+def _numbers(values: Iterable[object]) -> list[float]:
+    found = {v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    return sorted(found)
+
+
 def _adaptive(results: Results) -> str | None:
     """Draws that follow the scores are no longer the same in every cell."""
     if not results.study.adaptive:
@@ -304,6 +344,7 @@ _RULES: tuple[Callable[[Results], str | None], ...] = (
     _human_in_machine,
     _noise,
     _choice,
+    _range_ends,
     _adaptive,
     _reopened,
     _data,

@@ -44,9 +44,10 @@ def two_metrics(results: Results) -> Section:
     words = _front_words(found, mrr, recall)
     dots = [_dot(one, by_name[one.cell], keys) for one in found]
     caption = (
-        f"{recall} against {mrr} on {split_key(results.primary)[0]}, a dot per cell with its "
-        "number; bars are one sd over seeds. Filled: on the front, no cell is better in both. "
-        f"Hollow: behind it.{_cut(results)}"
+        f"{recall} against {mrr} on {split_key(results.primary)[0]}, a dot per cell. Filled: on "
+        "the front, no cell is better in both; bars are one sd over seeds. Hollow: behind it. "
+        "Named are the front and the lowest in either metric; pointing at a dot names it, and "
+        f"the table has them all.{_cut(results)}"
     )
     figure = scatter("pareto", caption, caption, dots, mrr, recall)
     table = _front_table(found, by_name, keys)
@@ -90,8 +91,7 @@ def _front_words(found: Sequence[FrontPoint], mrr: str, recall: str) -> str:
 def _dot(one: FrontPoint, cell: CellResult, keys: Sequence[str]) -> Dot:
     spread = [cell.metrics[key].sd or 0.0 for key in keys]
     words = f"{one.cell}: {number(one.first)}, {number(one.second)}"
-    mark = one.cell.partition(" ")[0]
-    return Dot(mark, words, one.first, one.second, (spread[0], spread[1]), one.on_front)
+    return Dot(one.cell, words, one.first, one.second, (spread[0], spread[1]), one.on_front)
 
 
 def _front_table(
