@@ -30,6 +30,7 @@ SECTIONS = (
     "What matters",
     "What human labels buy",
     "MRR against recall",
+    "Over the test sets",
     "Chosen on dev, judged on test",
     "Where the gradient goes",
     "Threats to validity",
