@@ -286,7 +286,7 @@ def _places(summed: Floats, points: NDArray[np.int64], marks: Floats) -> NDArray
 def _middles(low: float, high: float) -> tuple[Floats, float]:
     """The middles of _POINTS equal steps from `low` to `high`, and their length."""
     step = (high - low) / _POINTS
-    return low + step * (np.arange(_POINTS) + 0.5), step
+    return np.asarray(low + step * (np.arange(_POINTS) + 0.5), np.float64), step
 
 
 def _parts(cells: NDArray[np.int64], width: int) -> list[NDArray[np.int64]]:
