@@ -86,7 +86,7 @@ def looks(
             found[f"view {view.key}, table"] = (url, words[view.key], browser.TABLE)
         if view.charts:
             url = view_url(base, summary.experiment_id, view.key, charts=True)
-            found[f"view {view.key}, charts"] = (url, [primary], browser.CHARTS)
+            found[f"view {view.key}, charts"] = (url, [primary], "body")
     compare = summary.compare_url.replace(HOME, base)
     trial = f"{base}/#/experiments/{summary.experiment_id}/runs/{_a_trial(summary, base)}"
     return {
