@@ -30,6 +30,7 @@ from ablate.run.search import Searches
 from ablate.run.stops import Judge, Stopping, judge
 from ablate.run.tasks import anywhere_spec, looks_place, moved, watched
 from ablate.run.trial import Job, Resources, is_done, is_settled
+from trainables.cpus import usable
 from trainables.data.collections import Ref
 
 VERSIONS_OF = (
@@ -277,8 +278,8 @@ class StudyRun:
         return self._slots
 
     def _fills_machine(self) -> bool:
-        """Whether one-worker trials will run on at least half of this machine's cores at once."""
-        wanted, cores = self.plan.study.resources, os.cpu_count() or 1
+        """Whether one-worker trials will run on at least half of this process's cores at once."""
+        wanted, cores = self.plan.study.resources, usable()
         most = min(wanted.max_concurrent_trials or cores, cores / wanted.cpus_per_worker)
         return wanted.workers == 1 and 2 * most >= cores
 

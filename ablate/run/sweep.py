@@ -21,6 +21,7 @@ from ablate.run.ledger import Ledger, Record
 from ablate.run.store import TEMPORARY
 from ablate.run.supply import Further, Supply
 from ablate.run.trial import Job, Resources, TakenOver, execute, lost
+from trainables.cpus import usable
 from trainables.faults import is_out_of_memory, out_of_memory
 
 DRIVER: Mapping[str, float] = {"node:__internal_head__": 0.0001}
@@ -70,7 +71,7 @@ def cluster(address: str | None, dashboard: bool, preload: bool = False) -> Iter
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         ray.init(
-            num_cpus=os.cpu_count(),
+            num_cpus=usable(),
             include_dashboard=dashboard,
             object_store_memory=OBJECT_STORE_BYTES,
             **common,
