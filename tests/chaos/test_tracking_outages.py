@@ -11,14 +11,12 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ablate.learn.tracking.tracked import KEY
 from ablate.run.ledger import Ledger
+from tests.chaos.verdict import tracked, untracked
 from tests.learn.browser import Server
 
 pytest.importorskip("mlflow")
@@ -53,52 +51,6 @@ def ablate(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def missing_points(client: Any, ledger: Ledger, runs: dict[str, Any]) -> tuple[int, int]:
-    """Points of the ledger's histories and scores; how many of them MLflow lacks or has twice."""
-    points = wrong = 0
-    for record in ledger.records():
-        run = runs.get(f"trial/{record.trial_id}")
-        if run is None:
-            continue
-        expected = Counter(
-            (key, int(row["step"]), value)
-            for row in ledger.history(record.trial_id)
-            for key, value in row.items()
-            if key != "step"
-        )
-        keys = {key for key, _, _ in expected}
-        found = Counter(
-            (key, point.step, point.value)
-            for key in keys
-            for point in client.get_metric_history(run.info.run_id, key)
-        )
-        points += expected.total()
-        wrong += ((expected - found) + (found - expected)).total()
-        # Of a key with a history MLflow shows the last step, a record the mean of late ones.
-        alone = {key: value for key, value in record.metrics.items() if key not in keys}
-        points += len(alone)
-        wrong += sum(run.data.metrics.get(key) != value for key, value in alone.items())
-    return points, wrong
-
-
-def tally(server: Server, ledger: Ledger) -> dict[str, int]:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=server.url)
-    experiment = client.get_experiment_by_name("outages")
-    found = list(client.search_runs([experiment.experiment_id], max_results=1000))
-    runs = {run.data.tags[KEY]: run for run in found}
-    points, wrong = missing_points(client, ledger, runs)
-    return {
-        "expected": 1 + CELLS + TRIALS,
-        "found": len(runs),
-        "doubled": len(found) - len(runs),
-        "unfinished": sum(run.info.status != "FINISHED" for run in found),
-        "points": points,
-        "points lost or doubled": wrong,
-    }
-
-
 @pytest.mark.cluster
 def test_a_server_that_comes_and_goes(
     tmp_path: Path, tiny_collection: str, tiny_backbone: str
@@ -120,17 +72,16 @@ def test_a_server_that_comes_and_goes(
                 server.start()
         out, _ = sweep.communicate()
         assert sweep.returncode == 0, out
-        tallies = {"after the run": tally(server, Ledger(runs))}
+        tallies = {"after the run": tracked(server.url, Ledger(runs), "outages", CELLS)}
         for name in ("after track", "after track again"):
             track = ablate("track", str(study), "--runs", str(runs), "--tracking-uri", server.url)
             assert track.wait() == 0
-            tallies[name] = tally(server, Ledger(runs))
+            tallies[name] = tracked(server.url, Ledger(runs), "outages", CELLS)
         print(f"\n{kills} kills", *(f"{name}: {tallies[name]}" for name in tallies), sep="\n")
         print("\n".join(out.splitlines()[-4:]))
         counts = tallies["after track"]
-        assert kills >= 3 and counts["points"] > 0
-        assert counts["found"] == counts["expected"]
-        assert counts["doubled"] == counts["unfinished"] == counts["points lost or doubled"] == 0
+        assert kills >= 3 and counts["expected"] == 1 + CELLS + TRIALS
+        assert list(untracked(counts)) == []
         assert tallies["after track again"] == counts
     finally:
         sweep.kill()
