@@ -20,6 +20,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainables.spec": ("trainables.errors", "trainables.model.losses"),
     "trainables.faults": ("trainables.errors",),
     "trainables.whole": (),
+    "trainables.scratch": (),
+    "trainables.cpus": (),
     "trainables.looks": (),
     "trainables.memory": (),
     "trainables.data": (*BASE, "trainables.data"),
@@ -66,6 +68,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "ablate.plan": (
         "trainables.model.backbones",
+        "trainables.cpus",
         "trainables.errors",
         "trainables.spec",
         "trainables.data.cache",

@@ -78,13 +78,14 @@ def test_every_mistake_is_told_before_anything_is_done(
     good, twin = f"{tiny_collection}/test", f"{tmp_path}/tiny/test"
     on = [good, f"{tiny_collection}/tset", "nope/test", twin]
     with pytest.raises(InvalidInput) as caught:
-        evaluate("no/such-model", on, tmp_path / "file" / "below")
+        evaluate("no/such-model", on, tmp_path / "file" / "below", ["week", "weak"])
     rules = [f"{problem.key}: {problem.rule}" for problem in caught.value.problems]
-    assert len(rules) == 4
-    assert "is unknown; known: dev, test, train" in rules[0]
-    assert "neither an existing path" in rules[1]
-    assert f"is called tiny/test in metrics, as {good} is" in rules[2]
-    assert rules[3] == "--out: cannot be written to: Not a directory"
+    assert len(rules) == 5
+    assert rules[0] == "--judge: is unknown; known: minilm-l6, weak"
+    assert "is unknown; known: dev, test, train" in rules[1]
+    assert "neither an existing path" in rules[2]
+    assert f"is called tiny/test in metrics, as {good}:week:weak is" in rules[3]
+    assert rules[4] == "--out: cannot be written to: Not a directory"
     assert not cache.exists()
 
 

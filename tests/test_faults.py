@@ -51,8 +51,15 @@ def no_memory() -> list[BaseException]:
 
 def machines() -> list[BaseException]:
     from ray.exceptions import ActorDiedError, NodeDiedError, WorkerCrashedError
+    from safetensors import SafetensorError
 
+    full = "Error while serializing: I/O error: No space left on device (os error 28)"
     return [
+        SafetensorError(full),
+        RuntimeError(
+            "[enforce fail at inline_container.cc:862] PytorchStreamWriter failed writing "
+            "file data/0: file write failed"
+        ),
         ActorDiedError(),
         WorkerCrashedError(),
         NodeDiedError("node 1 is dead"),

@@ -16,6 +16,8 @@ _PEER_LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by 
 _DEVICE_LOST = (
     "uncorrectable ecc", "busy or unavailable", "fallen off the bus", "no cuda-capable device",
 )  # fmt: skip
+_DISK = ("no space left on device", "disk quota exceeded", "file too large", "failed writing file")
+"""What libraries say in errors of their own when a file cannot be written."""
 _LOST_TYPES = ("StoreUnreachable", "DistBackendError", "DistNetworkError", "DistStoreError")
 """Errors of a network or a store, named rather than imported: their modules are heavy, or not for
 this one to know."""
@@ -47,6 +49,8 @@ def is_own(error: BaseException) -> bool:
     if isinstance(error, Lost) or type(error).__name__ in _LOST_TYPES:
         return False
     text = str(error).lower()
+    if any(words in text for words in _DISK):
+        return False
     machines = (*_PEER_LOST, *_DEVICE_LOST)
     return not (isinstance(error, RuntimeError) and any(words in text for words in machines))
 

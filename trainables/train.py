@@ -204,7 +204,7 @@ class Training:
         """
         kept = self.reporter.restore()
         # A damaged one is worth nothing: the training starts anew, and ends with the same bits.
-        if kept is not None and is_whole(kept):
+        if kept is not None and is_whole(kept, sealed=True):
             self._load(kept)
         total = self.feed.batches.total_steps
         every = max(1, math.ceil(total / HISTORY_ROWS))

@@ -15,15 +15,18 @@ def seal(folder: Path) -> None:
     (folder / SEAL).write_text(text + "\n", encoding="utf-8")
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether the folder's files are those that were sealed; True where there is no seal."""
+def is_whole(folder: Path, sealed: bool) -> bool:
+    """Whether the folder's files are those that were sealed.
+
+    Where there is no seal, the answer is whether it need not be `sealed`.
+    """
     try:
-        sealed = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        digests = json.loads((folder / SEAL).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return True
+        return not sealed
     except ValueError:
         return False
-    return bool(sealed == _digests(folder))
+    return bool(digests == _digests(folder))
 
 
 def _digests(folder: Path) -> dict[str, str]:

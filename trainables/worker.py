@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainables import scratch
+from trainables.cpus import usable
 from trainables.data.cache import Cache
 from trainables.data.collections import open_collection, parse_refs
 from trainables.data.sources import training_ref
@@ -174,13 +174,13 @@ def _checkpoints(storage: str, name: str) -> set[str]:
 
 
 def prepare_here(spec: Mapping[str, Any], cache: str) -> dict[str, Any]:
-    """Build in this process, on every core, what trials of `spec` read; see `prepare`.
+    """Build in this process, on every core it may use, what trials of `spec` read; see `prepare`.
 
     Returns the fields of Prepared, and under `splits` the queries and judgements of each split.
     """
     import torch
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(usable())
     trial, store = TrialSpec.from_flat(spec), Cache(Path(cache))
     prepared = prepare(trial, store)
     collection = open_collection(training_ref(trial.data).collection, store)
@@ -259,13 +259,14 @@ def distance(one: Path, other: Path) -> float:
 class _GroupReporter:
     """A Ray Train worker. A report is collective: every rank makes the same ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Path) -> None:
+        """`kept` is where a training checkpoint is copied to."""
         from ray import train
 
         context = train.get_context()
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
-        self._restored: Path | None = None
+        self._kept = kept
 
     def progress(self, metrics: Mapping[str, float]) -> None:
         from ray import train
@@ -286,7 +287,7 @@ class _GroupReporter:
         kept = train.get_checkpoint()
         if kept is None:
             return None
-        return Path(kept.to_directory())
+        return Path(kept.to_directory(str(self._kept)))
 
 
 def _group_loop(config: dict[str, Any]) -> None:
@@ -294,12 +295,13 @@ def _group_loop(config: dict[str, Any]) -> None:
 
     threads = config.pop("threads")
     torch.set_num_threads(threads)
-    reporter = _GroupReporter()
-    output = Path(tempfile.mkdtemp(prefix="ablate-"))
+    scratch.sweep()
+    here = scratch.fresh()
+    reporter, output = _GroupReporter(here / "kept"), here / "output"
     try:
         task = replace(TrialTask(**config), output=str(output))
         train_trial(task, reporter)
         shutil.rmtree(output / "resume", ignore_errors=True)
         reporter.save(output, -1)
     finally:
-        shutil.rmtree(output, ignore_errors=True)
+        shutil.rmtree(here, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from ablate.plan.parts import Resources
 from ablate.plan.planner import Plan
 from ablate.plan.probes import Probe
 from ablate.plan.timing import Earlier, Timing, Unscored
+from trainables.cpus import usable
 
 __all__ = ["Confound", "Estimate", "estimate", "warnings"]
 
@@ -132,8 +132,8 @@ def _elsewhere(cores: float, cluster: bool) -> str:
     """What the basis lacks when the trials run on other machines than this one."""
     if cluster:
         return "; the cluster's machines may be faster or slower"
-    if cores > _cpus():
-        return f"; it takes a cluster with {cores:g} CPUs like this machine's {_cpus()}"
+    if cores > usable():
+        return f"; it takes a cluster with {cores:g} CPUs like this machine's {usable()}"
     return ""
 
 
@@ -141,11 +141,7 @@ def _slots(resources: Resources) -> int:
     """Trials at a time: what the study asks for, or as many as this machine's CPUs hold."""
     if resources.max_concurrent_trials is not None:
         return resources.max_concurrent_trials
-    return max(1, int(_cpus() // (resources.workers * resources.cpus_per_worker)))
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(usable() // (resources.workers * resources.cpus_per_worker)))
 
 
 def _duration(seconds: float) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 
 from trainables.data.collections import Ref, anywhere, fingerprint, parse_ref, parse_refs
 from trainables.data.collections.contexts import NEGATIVES as SUPPLIED
+from trainables.data.collections.faults import Faults
+from trainables.data.collections.reading import read_judged, read_lines, read_records
 from trainables.data.collections.refs import split_grade
 from trainables.data.sources import annotated_sources
 from trainables.errors import InvalidInput, Problem, unknown
@@ -15,6 +18,9 @@ from trainables.spec import Scalar
 
 ANNOTATORS: tuple[str, ...] = ("minilm-l6",)
 """Label sources that can be made for any collection: those of `trainables.prepare.annotate`."""
+
+_MOST_READ = 64 << 20
+"""Bytes of a file that is looked through while a study is checked."""
 
 _DEV = re.compile(r"(dev|valid|validation|val|train)([-_.].*)?")
 
@@ -71,7 +77,7 @@ def check_source(key: str, value: str, collection: str, place: str | None) -> li
     own = {file.name.removesuffix(".gz").removesuffix(".tsv") for file in files}
     known = ("qrels", *sorted(own)) if key == "data.human_labels" else (*sorted(own), *ANNOTATORS)
     name, _ = split_grade(value, key, place)
-    if name not in known and key == "data.machine_labels":
+    if name not in known and key != "data.human_labels":
         known += annotated_sources(fingerprint(collection))
     return [] if name in known else [unknown(key, name, known, place)]
 
@@ -85,6 +91,40 @@ def check_supplied(collection: str, place: str | None) -> list[Problem]:
         return []
     rule = f"'supplied' needs labels/{SUPPLIED}.tsv in {folder}, or files that bring negatives"
     return [Problem("data.negatives", rule, None, None, place)]
+
+
+def check_part(key: str, size: int, ref: Ref, place: str | None) -> list[Problem]:
+    """Whether `size` passages can be drawn for a split, where that can be known: not fewer than
+    its judged ones, and not all of the collection."""
+    files = _files(ref)
+    if files is None:
+        return []
+    judgements, corpus = files
+    judged = {pair[1] for _, pair in read_judged(judgements, "", Faults())}
+    if size < len(judged):
+        # Only passages that are there count: looked up when something seems to be wrong.
+        records = read_records(corpus, "", Faults())
+        judged &= {str(record.get("_id")) for _, record in records}
+    count = sum(1 for _ in read_lines(corpus, "", Faults()))
+    if len(judged) <= size < count:
+        return []
+    rule = f"must be {len(judged)} (the judged passages of {ref.label}) to {count - 1}"
+    return [Problem(key, rule, size, None, place)]
+
+
+def _files(ref: Ref) -> tuple[Path, Path] | None:
+    """The judgements and the corpus of a split of a local folder, if they are soon read."""
+    folder = _folder(ref.collection)
+    if folder is None:
+        return None
+    names = (f"qrels/{ref.split}.tsv", "corpus.jsonl")
+    found = [
+        next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+        for name in names
+    ]
+    if any(file is None or file.stat().st_size > _MOST_READ for file in found):
+        return None
+    return cast("tuple[Path, Path]", tuple(found))
 
 
 def _check_backbone(value: str, place: str | None) -> list[Problem]:

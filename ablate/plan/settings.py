@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ablate.plan.document import Entry
 from ablate.plan.draft import Blocks, Draft
-from ablate.plan.known import check_ref, check_refs, is_dev
+from ablate.plan.known import check_part, check_ref, check_refs, is_dev
 from ablate.plan.parts import (
     SEARCHES,
     Budget,
@@ -192,6 +192,9 @@ def read_watch(draft: Draft, entries: Entries) -> None:
     for key in ("split", "every"):
         if key not in entries:
             draft.wrong(f"watch.{key}", "is missing and has no default", None, draft.source)
+    size = values.get("passages")
+    if ref is not None and size is not None:
+        draft.problems += check_part("watch.passages", size, ref, entries["passages"].place())
     if ref is not None and "every" in values:
         draft.watch = Watch(ref, **values)
 

@@ -24,22 +24,20 @@ def confirm(job: Job, resources: Resources, workers: int) -> dict[str, Any]:
     from trainables.train import TrialTask
 
     ledger = Ledger(resources.runs)
-    output = ledger.store.scratch()
-    task = TrialTask(spec=dict(job.spec), refs=job.refs, cache=resources.cache, output=str(output))
+    scratch = ledger.store.scratch()
+    output = str(scratch / "output")
+    task = TrialTask(spec=dict(job.spec), refs=job.refs, cache=resources.cache, output=output)
     storage, name = ledger.store.uri_of(".train"), f"confirm-{job.trial_id}-{workers}"
     group = worker.Group(workers, resources.cpus, resources.gpus)
     outcome = worker.run_group(task, group, storage, name)
     ledger.store.delete(f".train/{name}")
-    record, checkpoint = ledger.record(job.trial_id), ledger.checkpoint(job.trial_id)
-    if record is None or checkpoint is None:
+    checkpoint = ledger.checkpoint(job.trial_id, scratch / "trained")
+    if (record := ledger.record(job.trial_id)) is None or checkpoint is None:
         raise FileNotFoundError(f"trial {job.trial_id} has no checkpoint to compare with")
-    distance = worker.distance(checkpoint, output / "checkpoint")
-    shutil.rmtree(output, ignore_errors=True)
-    scores = {
-        key: value
-        for key, value in outcome.metrics.items()
-        if not key.startswith(("grad/", "train/"))
-    }
+    distance = worker.distance(checkpoint, scratch / "output" / "checkpoint")
+    shutil.rmtree(scratch, ignore_errors=True)
+    own = ("grad/", "train/")
+    scores = {key: value for key, value in outcome.metrics.items() if not key.startswith(own)}
     largest = max((abs(value - record.metrics[key]) for key, value in scores.items()), default=0.0)
     return {
         "agree": distance <= WEIGHTS_APART and largest <= METRICS_APART,

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from ablate.run.store import Store, StoreUnreachable, process_lives
+from ablate.run.store import Store, StoreUnreachable
+from trainables.scratch import process_lives
 
 LEASE_SECONDS = 60.0
 """A driver that kept its file fresh no later than so long ago is alive."""

@@ -120,9 +120,9 @@ class Ledger:
         for folder in sorted(output.glob("evaluations/*")):
             self.store.publish(folder, f"{home}/evaluations/{folder.name}")
 
-    def checkpoint(self, trial_id: str) -> Path | None:
-        """A local folder with the trained encoder, or None."""
-        return self.store.fetch(f"trials/{trial_id}/checkpoint")
+    def checkpoint(self, trial_id: str, copy: Path) -> Path | None:
+        """A local folder with the trained encoder, or None; `copy` as in `Store.fetch`."""
+        return self.store.fetch(f"trials/{trial_id}/checkpoint", copy)
 
     def study(self, name: str) -> StudyFolder:
         """The folder of a study."""

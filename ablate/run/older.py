@@ -57,7 +57,7 @@ def settle(store: Store, home: str, evaluated: Mapping[str, str]) -> None:
     of another threshold can stand beside them."""
     for label in evaluated:
         found = slug_of(store, home, label)
-        folder = store.fetch(f"{home}/{found}") if found != slug(label) else None
+        folder = store.fetch(f"{home}/{found}", store.scratch()) if found != slug(label) else None
         if folder is not None:
             store.publish(folder, f"{home}/{slug(label)}")
 

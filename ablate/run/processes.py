@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+from trainables.cpus import usable
 from trainables.errors import InvalidInput, Problem
 
 THREADS = "OMP_NUM_THREADS"
@@ -14,7 +15,7 @@ THREADS = "OMP_NUM_THREADS"
 
 
 def threads() -> int:
-    """CPU threads of work in this very process: OMP_NUM_THREADS if set, else one for each core
+    """CPU threads of work in this very process: OMP_NUM_THREADS if set, else one for each CPU
     that the process may use. Raises InvalidInput when the variable is no whole number from 1 on.
     """
     given = os.environ.get(THREADS, "").strip()
@@ -22,9 +23,7 @@ def threads() -> int:
         if not given.isdecimal() or int(given) < 1:
             raise InvalidInput([Problem(THREADS, "must be a whole number of at least 1", given)])
         return int(given)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return usable()
 
 
 def descendants(of: int) -> dict[int, str]:

@@ -7,9 +7,11 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ablate.plan.known import check_source
 from ablate.run import sweep
 from ablate.run.capacity import slots
 from ablate.run.ledger import default_cache
@@ -100,6 +102,7 @@ def evaluate_one(
 def _wrong_references(texts: Sequence[str]) -> Iterator[Problem]:
     """Every mistake in the references; two of one name would write over each other's scores."""
     known: dict[str, str] = {}
+    said: set[str] = set()
     for text in texts:
         try:
             refs = parse_refs(text, key="--on")
@@ -107,6 +110,11 @@ def _wrong_references(texts: Sequence[str]) -> Iterator[Problem]:
             yield from error.problems
             continue
         for ref in refs:
+            judges = [check_source("--judge", str(j), ref.collection, None) for j in ref.judges]
+            for problem in chain(*judges):
+                if str(problem) not in said:
+                    yield problem
+                said.add(str(problem))
             if ref.label in known:
                 rule = f"is called {ref.label} in metrics, as {known[ref.label]} is"
                 yield Problem("--on", rule, text)

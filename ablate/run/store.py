@@ -6,12 +6,13 @@ import contextlib
 import os
 import shutil
 import socket
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables import scratch
 from trainables.errors import InvalidInput, Problem
+from trainables.scratch import process_lives
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -96,11 +97,11 @@ class Store:
 
     def scratch(self) -> Path:
         """A fresh path on local disk, not yet created; beside the root when the root is local."""
-        base = self.local / TEMPORARY if self.local else Path(os.environ.get("TMPDIR", "/tmp"))
-        return base / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
+        return self.local / TEMPORARY / scratch.own_name() if self.local else scratch.fresh()
 
     def sweep_scratch(self) -> None:
         """Remove what processes of this host that no longer live left half-written."""
+        scratch.sweep()
         for draft in self.abandoned():
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -134,10 +135,10 @@ class Store:
         else:
             draft.rename(target)
 
-    def fetch(self, path: str) -> Path | None:
+    def fetch(self, path: str, copy: Path) -> Path | None:
         """A local folder with the files of `path`, or None when it is absent.
 
-        On local disk this is the folder itself; elsewhere a copy that the caller removes.
+        On local disk this is the folder itself; elsewhere it is `copy`, which the caller removes.
         """
         from pyarrow import fs
 
@@ -145,7 +146,6 @@ class Store:
             return None
         if self.local is not None:
             return self.local / path
-        copy = self.scratch()
         copy.mkdir(parents=True)
         with self.reaching():
             fs.copy_files(self.path(path), str(copy), source_filesystem=self._files)
@@ -245,17 +245,3 @@ class Store:
             if self.local is not None:
                 raise
             raise StoreUnreachable(f"{self.uri} cannot be reached: {error}") from error
-
-
-def process_lives(name: str) -> bool:
-    """Whether the process of a name HOST.PID.ANYTHING lives; True for those of other hosts."""
-    host, pid, _ = name.rsplit(".", 2)
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

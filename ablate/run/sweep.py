@@ -23,6 +23,7 @@ from ablate.run.ledger import Ledger, Record
 from ablate.run.store import TEMPORARY
 from ablate.run.supply import Further, Supply
 from ablate.run.trial import Job, Resources, TakenOver, execute, lost
+from trainables.cpus import usable
 from trainables.faults import is_out_of_memory, out_of_memory
 from trainables.memory import uncollected
 
@@ -90,7 +91,7 @@ def _connect(address: str | None, dashboard: bool) -> None:
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         ray.init(
-            num_cpus=os.cpu_count(),
+            num_cpus=usable(),
             include_dashboard=dashboard,
             object_store_memory=OBJECT_STORE_BYTES,
             **common,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.run import older
 from ablate.run.ledger import Ledger, Record, slug
+from trainables import scratch
 from trainables.data.cache import Cache
 from trainables.data.collections import Ref, fingerprint, parse_refs
 from trainables.evaluation.means import beir_means
@@ -103,10 +104,12 @@ def execute(
     """
     ledger = Ledger(resources.runs)
     record = _begin(job, ledger)
-    output = ledger.store.scratch()
+    scratch.sweep()
+    here = ledger.store.scratch()
+    output = here / "output"
     try:
         try:
-            outcome = _run(record, job, resources, output, on_progress, callbacks)
+            outcome = _run(record, job, resources, here, on_progress, callbacks)
             _require_claim(job, ledger)
             ledger.publish(job.trial_id, output)
             record = _ended(record, outcome)
@@ -118,7 +121,7 @@ def execute(
             _keep_training(job, ledger, output)
         ledger.write(record)
     finally:
-        shutil.rmtree(output, ignore_errors=True)
+        shutil.rmtree(here, ignore_errors=True)
     if record.state == "finished":
         ledger.store.delete(f"trials/{job.trial_id}/resume")
     return record
@@ -172,21 +175,21 @@ def _run(
     record: Record,
     job: Job,
     resources: Resources,
-    output: Path,
+    here: Path,
     on_progress: Callable[[Mapping[str, float]], None],
     callbacks: tuple[Any, ...],
 ) -> Outcome:
+    """Leaves what the trial writes in `here`/output; copies of what it reads go to `here` too."""
     with uncollected():
         from trainables import worker
         from trainables.train import TrialTask
 
+    output = here / "output"
     output.mkdir(parents=True)
     ledger = Ledger(resources.runs)
-    trained = ledger.checkpoint(job.trial_id)
-    if trained is not None and not is_whole(trained):
-        trained = None
+    trained = _trained(job, ledger, here / "trained")
     cache = Cache(Path(resources.cache))
-    refs, kept = _left(record, job.refs, ledger, cache) if trained else (job.refs, {})
+    refs, kept = _left(record, job.refs, ledger, cache, here) if trained else (job.refs, {})
     task = TrialTask(
         spec=dict(job.spec),
         refs=refs,
@@ -205,13 +208,21 @@ def _run(
     reporter = worker.HereReporter(
         on_progress,
         keep=lambda folder: ledger.store.publish(folder, resume),
-        kept=lambda: ledger.store.fetch(resume),
+        kept=lambda: ledger.store.fetch(resume, here / "resume"),
     )
     return worker.run_here(task, reporter, threads=max(1, int(resources.cpus)))
 
 
+def _trained(job: Job, ledger: Ledger, copy: Path) -> Path | None:
+    """A folder with the job's trained encoder, if it is there and whole."""
+    trained = ledger.checkpoint(job.trial_id, copy)
+    # On an object store a folder that was being put there may be short of anything, its seal too.
+    sealed = ledger.store.local is None
+    return trained if trained is not None and is_whole(trained, sealed) else None
+
+
 def _left(
-    record: Record, refs: Sequence[str], ledger: Ledger, cache: Cache
+    record: Record, refs: Sequence[str], ledger: Ledger, cache: Cache, here: Path
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The references that a trained trial lacks, and folders of the runs that some of them need.
 
@@ -224,20 +235,23 @@ def _left(
         if has(record, ref.marks(mark)):
             continue
         left.append(text)
-        folder = _kept_run(record, ref, mark, ledger, cache)
+        folder = _kept_run(record, ref, mark, ledger, cache, here)
         if folder is not None:
             kept[ref.label] = str(folder)
     return tuple(left), kept
 
 
-def _kept_run(record: Record, ref: Ref, mark: str, ledger: Ledger, cache: Cache) -> Path | None:
+def _kept_run(
+    record: Record, ref: Ref, mark: str, ledger: Ledger, cache: Cache, here: Path
+) -> Path | None:
     """A folder with the run of every query of `ref`, left by its own threshold or by another."""
     from trainables.evaluation.judging import holds
 
     for label in sorted(record.evaluated, key=lambda label: label != ref.label):
         if record.evaluated[label] != mark or not ref.shares_split(label):
             continue
-        folder = ledger.store.fetch(f"trials/{record.trial_id}/evaluations/{slug(label)}")
+        home, copy = f"trials/{record.trial_id}/evaluations/{slug(label)}", here / slug(ref.label)
+        folder = ledger.store.fetch(home, copy / slug(label))
         if folder is not None and holds(folder, ref, cache):
             return folder
     return None

@@ -13,14 +13,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ablate.learn.tracking.tracked import KEY
 from ablate.run.ledger import Ledger
+from tests.chaos.verdict import tracked, untracked
 from tests.learn.browser import Server
 from tests.learn.slow import Door
 
@@ -60,52 +58,6 @@ def ablate(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def missing_points(client: Any, ledger: Ledger, runs: dict[str, Any]) -> tuple[int, int]:
-    """Points of the ledger's histories and scores; how many of them MLflow lacks or has twice."""
-    points = wrong = 0
-    for record in ledger.records():
-        run = runs.get(f"trial/{record.trial_id}")
-        if run is None:
-            continue
-        expected, last = Counter[tuple[str, int, float]](), dict[str, tuple[int, float]]()
-        for row in ledger.history(record.trial_id):
-            for key, value in row.items():
-                if key != "step":
-                    last[key] = int(row["step"]), value
-                    expected[key, int(row["step"]), value] += 1
-        # The value at the end is a point of its own, unless the last step has it.
-        for key, value in record.metrics.items():
-            step, before = last.get(key, (0, None))
-            expected[key, step, value] += value != before
-        found = Counter(
-            (key, point.step, point.value)
-            for key in {key for key, *_ in expected}
-            for point in client.get_metric_history(run.info.run_id, key)
-        )
-        points += expected.total()
-        wrong += ((expected - found) + (found - expected)).total()
-        wrong += sum(run.data.metrics.get(key) != end for key, end in record.metrics.items())
-    return points, wrong
-
-
-def tally(server: Server, ledger: Ledger, expected: int = 1 + CELLS + TRIALS) -> dict[str, int]:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=server.url)
-    experiment = client.get_experiment_by_name("outages")
-    found = list(client.search_runs([experiment.experiment_id], max_results=1000))
-    runs = {run.data.tags[KEY]: run for run in found}
-    points, wrong = missing_points(client, ledger, runs)
-    return {
-        "expected": expected,
-        "found": len(runs),
-        "doubled": len(found) - len(runs),
-        "unfinished": sum(run.info.status != "FINISHED" for run in found),
-        "points": points,
-        "points lost or doubled": wrong,
-    }
-
-
 @pytest.mark.cluster
 def test_a_server_that_comes_and_goes(
     tmp_path: Path, tiny_collection: str, tiny_backbone: str
@@ -127,17 +79,16 @@ def test_a_server_that_comes_and_goes(
                 server.start()
         out, _ = sweep.communicate()
         assert sweep.returncode == 0, out
-        tallies = {"after the run": tally(server, Ledger(runs))}
+        tallies = {"after the run": tracked(server.url, Ledger(runs), "outages", CELLS)}
         for name in ("after track", "after track again"):
             track = ablate("track", str(study), "--runs", str(runs), "--tracking-uri", server.url)
             assert track.wait() == 0
-            tallies[name] = tally(server, Ledger(runs))
+            tallies[name] = tracked(server.url, Ledger(runs), "outages", CELLS)
         print(f"\n{kills} kills", *(f"{name}: {tallies[name]}" for name in tallies), sep="\n")
         print("\n".join(out.splitlines()[-4:]))
         counts = tallies["after track"]
-        assert kills >= 3 and counts["points"] > 0
-        assert counts["found"] == counts["expected"]
-        assert counts["doubled"] == counts["unfinished"] == counts["points lost or doubled"] == 0
+        assert kills >= 3 and counts["expected"] == 1 + CELLS + TRIALS
+        assert list(untracked(counts)) == []
         assert tallies["after track again"] == counts
     finally:
         sweep.kill()
@@ -181,7 +132,6 @@ def test_a_server_that_answers_late_or_never(
     study.write_text(SMALL.format(collection=tiny_collection, backbone=tiny_backbone))
     server = Server(f"sqlite:///{tmp_path}/store.db", tmp_path / "artifacts")
     server.start()
-    expected = 1 + SMALL_CELLS + SMALL_TRIALS
     try:
         with Door(server.port if answers == "late" else None, DELAY) as door:
             out, stayed = run(study, runs, "--tracking-uri", door.url)
@@ -191,10 +141,10 @@ def test_a_server_that_answers_late_or_never(
             door.target, door.seconds = server.port, 0.0
             if behind or answers == "never":
                 go_on(out)
-            counts = tally(server, Ledger(runs), expected)
+            counts = tracked(server.url, Ledger(runs), "outages", SMALL_CELLS)
             print(counts)
-        assert counts["found"] == counts["expected"] and counts["points"] > 0
-        assert counts["doubled"] == counts["unfinished"] == counts["points lost or doubled"] == 0
+        assert counts["expected"] == 1 + SMALL_CELLS + SMALL_TRIALS
+        assert list(untracked(counts)) == []
         alone = tmp_path / "alone"
         run(study, alone)
         print(f"the same without a server: {seconds_of(Ledger(alone)):.1f} s of trials")

@@ -1,9 +1,10 @@
-"""What the sweeps under attack train: a tiny BERT on a tiny collection, about a second a trial."""
+"""What the sweeps under attack train: a tiny BERT on a tiny collection, a few seconds a trial."""
 
 from __future__ import annotations
 
 import json
 import string
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.tiny import write_backbone
@@ -19,31 +20,61 @@ fixed:
   optim.lr: 1.0e-3
   optim.batch_size: 6
   optim.steps: {steps}
-compare: {{loss.name: [joint_lh, lse_pair], loss.temperature: [0.1, 0.2]}}
+compare: {{loss.name: [joint_lh, lse_pair], loss.temperature: [{temperatures}]}}
 repeat: {{seed: [{seeds}]}}
 evaluate: [{folder}/tiny/test]
 resources: {{workers: {workers}, max_concurrent_trials: 2}}
 """
 
 
+@dataclass(frozen=True)
+class Shape:
+    """A kind of sweep: its trials have `workers` workers and `steps` steps each."""
+
+    name: str
+    workers: int
+    temperatures: tuple[float, ...]
+    seeds: int
+    steps: int
+
+    @property
+    def cells(self) -> int:
+        """Two losses at each temperature."""
+        return 2 * len(self.temperatures)
+
+
+SHAPES = (
+    Shape("alone", workers=1, temperatures=(0.1, 0.2), seeds=3, steps=450),
+    Shape("group", workers=2, temperatures=(0.1,), seeds=1, steps=240),
+)
+"""Trials leave a training checkpoint every 200 steps. A step of a group waits for both workers
+several times, which takes long where others want the cores."""
+
+
 def make(folder: Path) -> None:
-    """Write the collection and the backbone below `folder`."""
-    _collection(folder / "tiny")
-    (folder / "backbone").mkdir()
-    write_backbone(folder / "backbone")
+    """Write the collection and the backbone below `folder`, unless they are there."""
+    if not (folder / "backbone").exists():
+        _collection(folder / "tiny")
+        (folder / "backbone").mkdir()
+        write_backbone(folder / "backbone")
 
 
-def write_study(folder: Path, name: str, steps: int, seeds: int, workers: int) -> Path:
-    """A study of 4 x `seeds` trials."""
-    numbers = ", ".join(map(str, range(seeds)))
-    text = STUDY.format(folder=folder, steps=steps, seeds=numbers, workers=workers)
+def write_study(folder: Path, name: str, shape: Shape) -> Path:
+    """The file of a study of that shape; its trials are the same under every name."""
     path = folder / f"{name}.yaml"
+    text = STUDY.format(
+        folder=folder,
+        steps=shape.steps,
+        temperatures=", ".join(map(str, shape.temperatures)),
+        seeds=", ".join(map(str, range(shape.seeds))),
+        workers=shape.workers,
+    )
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def _collection(folder: Path) -> None:
-    (folder / "qrels").mkdir(parents=True)
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
     words = [f"{a}{b}" for a in string.ascii_lowercase[:12] for b in string.ascii_lowercase[:5]]
     texts = [" ".join(words[(i * 7 + j * 3) % len(words)] for j in range(8)) for i in range(60)]
     passages = [{"_id": f"p{i}", "title": "", "text": text} for i, text in enumerate(texts)]

@@ -47,8 +47,8 @@ def repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of repositories, `<owner>/<name>`, that stands for the Hub."""
     real: Loader = datasets.load_dataset
 
-    def local(path: str, name: str | None, *, revision: str) -> Any:
-        return real(str(tmp_path / path), name, revision=revision, cache_dir=str(tmp_path / "hf"))
+    def local(path: str, name: str | None, **named: Any) -> Any:
+        return real(str(tmp_path / path), name, **named, cache_dir=str(tmp_path / "hf"))
 
     monkeypatch.setattr(datasets, "load_dataset", local)
     return tmp_path
@@ -102,6 +102,25 @@ def test_a_set_with_judgements_in_a_repository_of_their_own(
     collection = open_collection("beir/scifact", cache)
     check(collection)
     assert collection.splits == ("train", "dev", "test")
+
+
+@pytest.mark.parametrize("ids", ["digits", "both"])
+def test_ids_of_digits_keep_their_zeros(repositories: Path, cache: Cache, ids: str) -> None:
+    """A table without types is read by what it looks like, and 007 looks like 7."""
+    texts, judged = repositories / "BeIR" / "scifact", repositories / "BeIR" / "scifact-qrels"
+    passages = ["001", "002", "1"] if ids == "digits" else ["001", "d2", "1"]
+    for config, names in (("corpus", passages), ("queries", ["007", "7"])):
+        rows = [{"_id": name, "title": "", "text": f"text {name}"} for name in names]
+        (texts / config).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows), texts / config / f"{config}.parquet")
+    readme(texts, {c: {c: f"{c}/*.parquet"} for c in ("corpus", "queries")})
+    judged.mkdir(parents=True)
+    table = "query-id\tcorpus-id\tscore\n" + "".join(f"007\t{p}\t1\n" for p in passages[:2])
+    for split in ("train", "validation", "test"):
+        (judged / f"{split}.tsv").write_text(table, encoding="utf-8")
+    collection = open_collection("beir/scifact", cache)
+    assert labelled(collection, "test") == {"007": dict.fromkeys(passages[:2], 1)}
+    assert not [fault for fault in collection.warnings if fault.kind.startswith("dangling")]
 
 
 def test_a_set_in_one_repository(repositories: Path, cache: Cache) -> None:

@@ -155,6 +155,17 @@ class Server:
     def start(self, seconds: float = 120.0) -> float:
         """Seconds until it answers."""
         began = time.monotonic()
+        self.launch()
+        assert self._process is not None
+        while time.monotonic() < began + seconds:
+            if self.answers():
+                return time.monotonic() - began
+            assert self._process.poll() is None, "the server has ended"
+            time.sleep(0.2)
+        raise TimeoutError("the server did not start")
+
+    def launch(self) -> None:
+        """Start it, without waiting until it answers."""
         self._process = subprocess.Popen(
             self._command,
             stdout=subprocess.DEVNULL,
@@ -162,12 +173,12 @@ class Server:
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             start_new_session=True,
         )
-        while time.monotonic() < began + seconds:
-            with contextlib.suppress(OSError), urlopen(f"{self.url}/health", timeout=5):
-                return time.monotonic() - began
-            assert self._process.poll() is None, "the server has ended"
-            time.sleep(0.2)
-        raise TimeoutError("the server did not start")
+
+    def answers(self) -> bool:
+        """Whether it can be talked to now."""
+        with contextlib.suppress(OSError), urlopen(f"{self.url}/health", timeout=5):
+            return True
+        return False
 
     def kill(self) -> None:
         """End it at once, with every process it started."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -12,7 +14,7 @@ from ablate.learn.report.factors import design_of, factor_levels, factors, inter
 from ablate.learn.report.figures import Figure
 from ablate.learn.report.lines import LinePlot, Point, Series, line_plot
 from ablate.learn.results import Results, collect
-from ablate.learn.stats import compare, profiles
+from ablate.learn.stats import Effect, compare, importance, profiles
 from ablate.plan.planner import PlannedTrial
 from ablate.run.ledger import Ledger
 from tests.learn import fake
@@ -101,6 +103,17 @@ def test_importance_is_drawn_for_a_full_grid_and_refused_for_another(
     holes = factors(results_of(tmp_path, only=lambda trial: not trial.cell.startswith("10")))
     assert holes.blocks == ()
     assert "lacks 1 of 10 combinations" in holes.left_out
+
+
+def test_a_grid_without_variance_has_no_importance(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flat(*given: Any) -> list[Effect]:
+        return [replace(one, share=0.0, sd=0.0) for one in importance(*given)]
+
+    monkeypatch.setattr("ablate.learn.report.factors.importance", flat)
+    section = factors(results)
+    assert section.blocks == () and section.left_out == "every trial scores the same"
 
 
 def test_named_options_are_levels(tmp_path: Path) -> None:

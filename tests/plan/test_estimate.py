@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,9 +157,8 @@ def test_what_is_watched_is_paid_for_at_every_score(read: Read) -> None:
     assert scores_watched(flat, study.watch, SIZES.get) == 4
     assert scores_watched({**flat, "optim.steps": 21}, study.watch, SIZES.get) == 5
     assert watch_flops(flat, study.watch, SIZES.get) == pytest.approx(4 * once)
-    half = read((WATCHED[0], WATCHED[1].replace("every: 5", "every: 5, passages: 500")), sets=FIXED)
-    assert half.watch is not None
-    assert watch_flops(flat, half.watch, SIZES.get) < 0.6 * 4 * once
+    half = replace(study.watch, passages=500)
+    assert watch_flops(flat, half, SIZES.get) < 0.6 * 4 * once
     guess, bare = (
         estimate(plan_of(each), sizes=SIZES.get, speed=1e9) for each in (study, read(sets=FIXED))
     )

@@ -15,7 +15,7 @@ from ablate.plan.space import Grid, LogUniform
 from ablate.plan.study import load_study, narrow, one_trial
 from ablate.plan.written import write_study
 from tests.plan.conftest import STUDY, Read
-from trainables.data.collections import Ref
+from trainables.data.collections import Ref, parse_ref
 from trainables.errors import InvalidInput
 
 MISTAKEN = """\
@@ -219,6 +219,10 @@ CASES: list[tuple[tuple[str, str], str]] = [
     (
         ("budget:", "watch: {split: tiny/train, every: 5}\nbudget:"),
         "watch.split: is neither the split that selects nor one of evaluate",
+    ),
+    (
+        ("budget:", "watch: {split: tiny/dev, every: 5, passages: 3}\nbudget:"),
+        "watch.passages: must be 1 (the judged passages of tiny/dev) to 2 (got 3)",
     ),
     (("budget:", "watch: {split: tiny/dev, evry: 5}\nbudget:"), "did you mean 'every'?"),
     (("mrr_at_10", "unjudged_at_10"), "is better when it is small"),
@@ -460,3 +464,13 @@ def test_a_judge_needs_no_split_to_train_on(tiny_collection: str, tmp_path: Path
     assert [ref.label for ref in refs] == ["judged/test"] and not problems
     _, (problem,) = known.check_refs("evaluate", f"{folder}/test:week", "study.yaml:1")
     assert problem.nearest == "weak"
+
+
+def test_a_part_holds_the_judged_passages_that_are_there(tiny_collection: str) -> None:
+    ref = parse_ref(f"{tiny_collection}/dev")
+    with (Path(tiny_collection) / "qrels" / "dev.tsv").open(encoding="utf-8") as file:
+        judged = len({line.split("\t")[1] for line in file}) - 1
+    sizes = (judged - 1, judged, 59, 60)
+    found = [known.check_part("watch.passages", size, ref, None) for size in sizes]
+    assert [len(problems) for problems in found] == [1, 0, 0, 1]
+    assert found[0][0].rule == f"must be {judged} (the judged passages of tiny/dev) to 59"

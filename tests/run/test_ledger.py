@@ -57,7 +57,7 @@ def test_publishing_moves_everything_and_replaces_what_stood_there(tmp_path: Pat
         (output / "evaluations" / slug("tiny/dev")).mkdir(parents=True)
         (output / "history.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
         ledger.publish("a1", output)
-    checkpoint = ledger.checkpoint("a1")
+    checkpoint = ledger.checkpoint("a1", tmp_path / "copy")
     assert checkpoint is not None
     assert [file.name for file in checkpoint.iterdir()] == ["second"]
     assert ledger.history("a1") == [{"step": 1, "train/loss": 2.0}]

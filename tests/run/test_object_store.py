@@ -106,8 +106,9 @@ def test_files_come_back_and_folders_are_replaced_whole(store: Store, tmp_path: 
         folder.mkdir()
         (folder / attempt).write_text(attempt)
         store.publish(folder, "a/folder")
-    copy = store.fetch("a/folder")
-    assert copy is not None and [file.name for file in copy.iterdir()] == ["second"]
+    copy = store.fetch("a/folder", tmp_path / "copy")
+    assert copy == tmp_path / "copy" and store.fetch("a/never", tmp_path / "none") is None
+    assert [file.name for file in copy.iterdir()] == ["second"]
     store.delete("a/folder")
     store.delete("a/never")
     assert not store.exists("a/folder/second")

@@ -76,6 +76,8 @@ def factors(results: Results) -> Section:
         found = list(importance(results.grid, design_of(results)))
     except InvalidInput as error:
         return Section("factors", title, (), f"the design {error.problems[0].rule}")
+    if not any(one.share > 0 for one in found):
+        return Section("factors", title, (), "every trial scores the same")
     return Section("factors", title, (Text(_leading(found)), _bars(found), _effects(found)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from trainables.errors import InvalidInput, Problem
 
 _BATCH = 1000
 _SPLITS = {"validation": "dev"}
+_PAIR = ("query-id", "corpus-id")
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,17 @@ def read(name: str, texts: Repository, judged: Repository, builder: Builder) -> 
                 builder.faults.error("record", config, line, str(error))
                 continue
             add(identifier, joined(row.get("title"), text), config, line)
-    for split, rows in _load(name, judged, None).items():
+    for split, rows in _load(name, judged, None, text=_PAIR).items():
         writer = builder.judgements(_SPLITS.get(split, split), f"qrels/{split}")
         for line, row in _numbered({split: rows}):
             try:
-                pair = read_identifier(row, "query-id"), read_identifier(row, "corpus-id")
+                query, passage = (read_identifier(row, key) for key in _PAIR)
                 grade = _grade(row.get("score"))
             except ValueError as error:
                 builder.faults.error("record", f"qrels/{split}", line, str(error))
                 continue
             if writer is not None:
-                writer.add(*pair, grade, line)
+                writer.add(query, passage, grade, line)
 
 
 def _grade(value: object) -> int:
@@ -105,14 +106,27 @@ def _numbered(tables: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]
                 yield number, dict(zip(batch, values, strict=True))
 
 
-def _load(name: str, repository: Repository, config: str | None) -> Mapping[str, Any]:
-    from datasets import load_dataset
+def _load(
+    name: str, repository: Repository, config: str | None, text: Sequence[str] = ()
+) -> Mapping[str, Any]:
+    """The tables of a configuration by split, with the columns `text` as text.
+
+    A file without types is read by what it looks like: ids of digits would lose their first zeros.
+    """
+    from datasets import Features, Value, load_dataset
     from datasets.exceptions import DatasetsError
 
     try:
         loaded: Mapping[str, Any] = load_dataset(
             repository.name, config, revision=repository.revision
         )
+        columns = next(iter(loaded.values())).features
+        wrong = [key for key in text if key in columns and columns[key].dtype != "string"]
+        if wrong:
+            features = Features({**columns, **{key: Value("string") for key in wrong}})
+            loaded = load_dataset(
+                repository.name, config, revision=repository.revision, features=features
+            )
     except (*failures(), RuntimeError, KeyError, DatasetsError) as error:
         raise unreachable(name, str(repository), error) from error
     return loaded
