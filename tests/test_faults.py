@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -261,3 +262,21 @@ def test_training_checkpoints_are_found_in_the_storage(tmp_path: Path) -> None:
     for name in ("checkpoint_1", "checkpoint_2", "other"):
         (tmp_path / "name" / name).mkdir(parents=True)
     assert worker._checkpoints(str(tmp_path), "name") == {"checkpoint_1", "checkpoint_2"}
+
+
+def test_a_group_drops_progress_that_follows_too_soon_and_no_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train holds a worker until its last report was taken up."""
+    said: list[float] = []
+    monkeypatch.setattr("ray.train.report", lambda metrics: said.append(metrics["step"]))
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr("ray.train.get_context", lambda: context)
+    clock = iter(range(100))
+    monkeypatch.setattr(worker.time, "monotonic", lambda: float(next(clock)))
+    reporter = worker._GroupReporter(tmp_path)
+    for step in range(25):
+        reporter.progress({"step": step})
+    assert said == [0, 10, 20]
+    reporter.dev({"step": 25})
+    assert said[-1] == 25

@@ -19,6 +19,7 @@ from trainables.evaluation.judging import write_side_by_side
 from trainables.evaluation.watching import Watch, Watcher
 from trainables.faults import Lost, first_line, is_own
 from trainables.memory import give_memory_back, settle
+from trainables.model.collectives import from_first
 from trainables.model.encoder import Encoder
 from trainables.prepare.prepare import ensure_judges, prepare
 from trainables.spec import TrialSpec
@@ -26,6 +27,9 @@ from trainables.train import Outcome, TrialTask, device, train_trial
 
 PROGRESS_SECONDS = 1.0
 """Progress is passed on no more often than this: a report blocks the trial for a moment."""
+
+GROUP_PROGRESS_SECONDS = 10.0
+"""Of a worker group, whose reports Ray Train takes up every two seconds: a worker waits so long."""
 
 
 @dataclass(frozen=True)
@@ -267,13 +271,19 @@ class _GroupReporter:
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self._kept = kept
+        self._told = float("-inf")
 
     def progress(self, metrics: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        # A report is collective, so one clock decides.
+        if from_first("due" if now - self._told >= GROUP_PROGRESS_SECONDS else None):
+            self.dev(metrics)
+            self._told = now
+
+    def dev(self, metrics: Mapping[str, float]) -> None:
         from ray import train
 
         train.report(dict(metrics))
-
-    dev = progress
 
     def save(self, folder: Path, step: int) -> None:
         from ray import train
