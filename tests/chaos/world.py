@@ -45,10 +45,9 @@ class Shape:
 
 SHAPES = (
     Shape("alone", workers=1, temperatures=(0.1, 0.2), seeds=3, steps=450),
-    Shape("group", workers=2, temperatures=(0.1,), seeds=1, steps=240),
+    Shape("group", workers=2, temperatures=(0.1,), seeds=1, steps=1500),
 )
-"""Trials leave a training checkpoint every 200 steps. A step of a group waits for both workers
-several times, which takes long where others want the cores."""
+"""Trials leave a training checkpoint every 200 steps."""
 
 
 def make(folder: Path) -> None:
