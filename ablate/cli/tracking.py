@@ -86,9 +86,7 @@ def unfilled(reason: str, again: str) -> None:
 
     err.print("[yellow]MLflow does not hold everything yet:[/yellow]", end=" ")
     err.print(f"{reason}.", markup=False)
-    err.print(
-        f"Nothing is lost, the run folder has it all. The rest goes by: {again}", markup=False
-    )
+    err.print(f"Nothing is lost: the run folder has it all. To go on: {again}", markup=False)
 
 
 def command(name: str, study: str, sets: Sequence[str] | None, runs: str, uri: str | None) -> str:
