@@ -196,14 +196,17 @@ class Hub:
         self.tables = tables
         self.revisions: dict[str, str] = {}
 
-    def __call__(self, path: str, name: str | None, *, revision: str) -> dict[str, Any]:
+    def __call__(
+        self, path: str, name: str | None, *, revision: str, features: Any = None
+    ) -> dict[str, Any]:
         from datasets import Dataset
 
         self.revisions[path] = revision
         if (path, name) not in self.tables:
             raise ConnectionError(f"Couldn't reach '{path}' on the Hub (offline)")
         tables = self.tables[path, name]
-        return {split: Dataset.from_list(rows) for split, rows in tables.items()}
+        found = {split: Dataset.from_list(rows) for split, rows in tables.items()}
+        return {split: t.cast(features) if features else t for split, t in found.items()}
 
 
 @pytest.fixture

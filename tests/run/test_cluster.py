@@ -17,6 +17,7 @@ import yaml
 from ablate.plan.estimate import TRIAL_SECONDS
 from ablate.plan.planner import make_plan
 from ablate.plan.study import load_study
+from ablate.plan.timing import EarlierTrial
 from ablate.run.capacity import (
     Capacity,
     ClusterCannot,
@@ -543,7 +544,7 @@ def test_the_expected_cost_counts_nodes_by_what_fits_on_them(
     sets = {"resources.cpus_per_worker": "2", "resources.max_concurrent_trials": "32"}
     plan = make_plan(load_study("quickstart", sets))
     seconds = 16 * 3600 / plan.trial_count
-    earlier = [(trial.flat, {"train": seconds}) for trial in plan.trials()]
+    earlier = [EarlierTrial(trial.flat, {"train": seconds}) for trial in plan.trials()]
     prices = {"head": 0.2, "gpu-spot": 0.5, "gpu-on-demand": 1.0}
     assert aws.capacity is not None
     guess, found = cost.foreseen(plan, aws.capacity, prices, earlier)
