@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainables.spec": ("trainables.errors", "trainables.model.losses"),
     "trainables.faults": ("trainables.errors",),
     "trainables.whole": (),
+    "trainables.places": (),
     "trainables.scratch": (),
     "trainables.cpus": (),
     "trainables.looks": (),

@@ -21,6 +21,7 @@ from trainables.faults import Lost, first_line, is_own
 from trainables.memory import give_memory_back, settle
 from trainables.model.collectives import from_first
 from trainables.model.encoder import Encoder
+from trainables.places import free_abandoned
 from trainables.prepare.prepare import ensure_judges, prepare
 from trainables.spec import TrialSpec
 from trainables.train import Outcome, TrialTask, device, train_trial
@@ -129,6 +130,7 @@ def _fit_group(
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    free_abandoned()
     resources: dict[str, float] = {"CPU": group.cpus}
     if group.gpus:
         resources["GPU"] = group.gpus

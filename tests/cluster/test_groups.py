@@ -15,6 +15,7 @@ from ray import cloudpickle
 from ablate.run import sweep
 from ablate.run.trial import Job, Resources, execute
 from trainables import worker
+from trainables.places import free_abandoned
 from trainables.spec import TrialSpec
 
 pytestmark = pytest.mark.cluster
@@ -96,3 +97,41 @@ def test_memory_that_is_short_ends_a_group_at_once(
     assert (record.state, record.own_fault) == ("failed", True)
     assert record.reason is not None and record.reason.startswith("out of memory; set optim.chunk")
     assert counted(tmp_path, 1) == 1
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_placement_group_whose_maker_was_killed_is_freed_and_no_other() -> None:
+    import ray
+    from ray.util import placement_group, placement_group_table
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    @ray.remote(num_cpus=0)
+    class Maker:
+        def make(self) -> str:
+            group = placement_group([{"CPU": 0.5}])
+            ray.get(group.ready())
+            return str(group.id.hex())
+
+        def die(self) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @ray.remote(num_cpus=0.5)
+    class Worker:
+        def here(self) -> bool:
+            return True
+
+    used = placement_group([{"CPU": 0.5}])
+    place = PlacementGroupSchedulingStrategy(used)
+    held = Worker.options(scheduling_strategy=place).remote()
+    assert ray.get(held.here.remote())
+    maker = Maker.remote()
+    left = ray.get(maker.make.remote())
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(maker.die.remote())
+    assert placement_group_table()[left]["state"] == "CREATED", "Ray frees it by itself now"
+    assert free_abandoned(0.5) == [left]
+    assert free_abandoned(0.5) == []
+    table = placement_group_table()
+    assert table[left]["state"] == "REMOVED"
+    assert table[used.id.hex()]["state"] == "CREATED"
+    assert ray.get(held.here.remote())

@@ -1,0 +1,56 @@
+"""Placement groups that nobody uses any more: CPUs and GPUs held by a worker group that is gone.
+
+A group's controller makes a placement group, then starts workers in it. If it is killed in between
+(with the trial that it serves), the placement group stays until the job ends, for Ray counts on the
+job, and Ray Train's own cleaner learns of it only once the workers run. A sweep would wait for its
+CPUs for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+SETTLE_SECONDS = 5.0
+"""Between a placement group's making and its first worker there is less than this."""
+MOST = 10_000
+"""Placement groups, and living actors, that Ray lists."""
+
+
+def free_abandoned(pause: float = SETTLE_SECONDS) -> list[str]:
+    """Remove this job's placement groups in which no actor lives; returns their ids.
+
+    Must be called within a Ray job. Where Ray's state cannot be asked, nothing is removed.
+    """
+    import ray
+    from ray.util import remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+    from ray.util.state.exception import RayStateApiException
+
+    try:
+        suspects = _empty()
+        if not suspects:
+            return []
+        time.sleep(pause)
+        abandoned = sorted(suspects & _empty())
+    except (RayStateApiException, ConnectionError):
+        return []
+    for name in abandoned:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(name)))
+    return abandoned
+
+
+def _empty() -> set[str]:
+    """Ids of the job's placement groups that hold resources, and no living actor."""
+    import ray
+    from ray.util import state
+
+    here = ray.get_runtime_context()
+    job: Any = ("creator_job_id", "=", here.get_job_id())
+    made: Any = ("state", "=", "CREATED")
+    living: Any = ("state", "!=", "DEAD")
+    asked: dict[str, Any] = {"address": here.gcs_address, "limit": MOST, "detail": True}
+    groups = state.list_placement_groups(filters=[job, made], **asked)
+    actors = state.list_actors(filters=[living], **asked) if groups else ()
+    held = {actor.placement_group_id for actor in actors}
+    return {group.placement_group_id for group in groups} - held
