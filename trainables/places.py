@@ -9,6 +9,7 @@ CPUs for ever.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 SETTLE_SECONDS = 5.0
@@ -17,10 +18,12 @@ MOST = 10_000
 """Placement groups, and living actors, that Ray lists."""
 
 
-def free_abandoned(pause: float = SETTLE_SECONDS) -> list[str]:
-    """Remove this job's placement groups in which no actor lives; returns their ids.
+def free_abandoned(bundle: Mapping[str, float], pause: float = SETTLE_SECONDS) -> list[str]:
+    """Remove this job's placement groups of such bundles without a living actor; returns their ids.
 
-    Must be called within a Ray job. Where Ray's state cannot be asked, nothing is removed.
+    `bundle` is what a worker asks for: Tune's own placement groups, which may well wait for an
+    actor, ask for something else. Must be called within a Ray job. Where Ray's state cannot be
+    asked, nothing is removed.
     """
     import ray
     from ray.util import remove_placement_group
@@ -28,11 +31,11 @@ def free_abandoned(pause: float = SETTLE_SECONDS) -> list[str]:
     from ray.util.state.exception import RayStateApiException
 
     try:
-        suspects = _empty()
+        suspects = _empty(bundle)
         if not suspects:
             return []
         time.sleep(pause)
-        abandoned = sorted(suspects & _empty())
+        abandoned = sorted(suspects & _empty(bundle))
     except (RayStateApiException, ConnectionError):
         return []
     for name in abandoned:
@@ -40,8 +43,8 @@ def free_abandoned(pause: float = SETTLE_SECONDS) -> list[str]:
     return abandoned
 
 
-def _empty() -> set[str]:
-    """Ids of the job's placement groups that hold resources, and no living actor."""
+def _empty(bundle: Mapping[str, float]) -> set[str]:
+    """Ids of the job's placement groups of such bundles, made already, with no living actor."""
     import ray
     from ray.util import state
 
@@ -53,4 +56,5 @@ def _empty() -> set[str]:
     groups = state.list_placement_groups(filters=[job, made], **asked)
     actors = state.list_actors(filters=[living], **asked) if groups else ()
     held = {actor.placement_group_id for actor in actors}
-    return {group.placement_group_id for group in groups} - held
+    alike = (g for g in groups if all(b["unit_resources"] == bundle for b in g.bundles or ()))
+    return {group.placement_group_id for group in alike} - held

@@ -130,10 +130,10 @@ def _fit_group(
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    free_abandoned()
     resources: dict[str, float] = {"CPU": group.cpus}
     if group.gpus:
         resources["GPU"] = group.gpus
+    free_abandoned(resources)
     trainer = TorchTrainer(
         _group_loop,
         train_loop_config={**asdict(task), "threads": max(1, int(group.cpus))},

@@ -129,8 +129,9 @@ def test_a_placement_group_whose_maker_was_killed_is_freed_and_no_other() -> Non
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(maker.die.remote())
     assert placement_group_table()[left]["state"] == "CREATED", "Ray frees it by itself now"
-    assert free_abandoned(0.5) == [left]
-    assert free_abandoned(0.5) == []
+    assert free_abandoned({"CPU": 0.25}, 0.5) == []
+    assert free_abandoned({"CPU": 0.5}, 0.5) == [left]
+    assert free_abandoned({"CPU": 0.5}, 0.5) == []
     table = placement_group_table()
     assert table[left]["state"] == "REMOVED"
     assert table[used.id.hex()]["state"] == "CREATED"
