@@ -8,14 +8,37 @@ CPUs for ever.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 SETTLE_SECONDS = 5.0
 """Between a placement group's making and its first worker there is less than this."""
 MOST = 10_000
 """Placement groups, and living actors, that Ray lists."""
+
+
+LOOK_SECONDS = 20.0
+
+
+@contextlib.contextmanager
+def freeing_abandoned(bundle: Mapping[str, float]) -> Iterator[None]:
+    """While the block runs, `free_abandoned` looks again and again: workers of a lost group may end
+    some time after it."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            free_abandoned(bundle)
+            over.wait(LOOK_SECONDS)
+
+    threading.Thread(target=look, name="free placement groups", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def free_abandoned(bundle: Mapping[str, float], pause: float = SETTLE_SECONDS) -> list[str]:

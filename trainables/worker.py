@@ -21,7 +21,7 @@ from trainables.faults import Lost, first_line, is_own
 from trainables.memory import give_memory_back, settle
 from trainables.model.collectives import from_first
 from trainables.model.encoder import Encoder
-from trainables.places import free_abandoned
+from trainables.places import freeing_abandoned
 from trainables.prepare.prepare import ensure_judges, prepare
 from trainables.spec import TrialSpec
 from trainables.train import Outcome, TrialTask, device, train_trial
@@ -133,7 +133,6 @@ def _fit_group(
     resources: dict[str, float] = {"CPU": group.cpus}
     if group.gpus:
         resources["GPU"] = group.gpus
-    free_abandoned(resources)
     trainer = TorchTrainer(
         _group_loop,
         train_loop_config={**asdict(task), "threads": max(1, int(group.cpus))},
@@ -148,7 +147,8 @@ def _fit_group(
             checkpoint_config=train.CheckpointConfig(num_to_keep=1),
         ),
     )
-    return trainer.fit()
+    with freeing_abandoned(resources):
+        return trainer.fit()
 
 
 def _own_fault(error: Any) -> BaseException | None:
