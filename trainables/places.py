@@ -1,9 +1,9 @@
 """Placement groups that nobody uses any more: CPUs and GPUs held by a worker group that is gone.
 
-A group's controller makes a placement group, then starts workers in it. If it is killed in between
-(with the trial that it serves), the placement group stays until the job ends, for Ray counts on the
-job, and Ray Train's own cleaner learns of it only once the workers run. A sweep would wait for its
-CPUs for ever.
+A group's controller makes a placement group, then starts workers in it. If it ends in between
+(killed with the trial that it serves, or because a worker died at its start), the placement group
+stays until the job ends, for Ray counts on the job, and Ray Train's own cleaner learns of it only
+once the workers run. A sweep would wait for its CPUs for ever.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ SETTLE_SECONDS = 5.0
 """Between a placement group's making and its first worker there is less than this."""
 MOST = 10_000
 """Placement groups, and living actors, that Ray lists."""
-
-
 LOOK_SECONDS = 20.0
+"""Between two looks while a group runs."""
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ def _seeds(results: Results) -> str | None:
         f"**{fewest} seeds.** The spread over seeds rests on {fewest} values per cell, too few to "
         "tell a noisy cell from a quiet one. The intervals allow for either and are wide where "
         "seeds rule; in simulations the stated error rate held with a cell up to three times as "
-        "noisy as the others (on about 2,000 queries it was 7 %). More seeds narrow them."
+        "noisy as the others, within what 1,000 studies can tell. More seeds narrow them."
     )
 
 
