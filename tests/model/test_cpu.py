@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
+from transformers.activations import ACT2FN
 
-from trainables.model.cpu import CpuKernels, InferenceKernels, densify, one_dnn_available
+from trainables.model.cpu import (
+    CpuKernels,
+    InferenceKernels,
+    before_gelu,
+    densify,
+    one_dnn_available,
+)
 
 
 def fast_dropout(values: Tensor, rate: float, seed: int) -> Tensor:
@@ -179,3 +187,48 @@ def test_other_types_are_left_to_torch(dtype: torch.dtype) -> None:
         single = nn.Linear(5, 3)
         with torch.autocast("cpu", torch.bfloat16), InferenceKernels():
             assert single(values.float()).dtype == torch.bfloat16
+
+
+class Block(nn.Module):
+    """A feed-forward block as transformers writes BERT's."""
+
+    def __init__(self, activation: str = "gelu") -> None:
+        super().__init__()
+        self.dense = nn.Linear(24, 40)
+        self.intermediate_act_fn = ACT2FN[activation]
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.intermediate_act_fn(self.dense(values))
+
+
+class Residual(Block):
+    """One whose linear layer is read by more than the GELU: it has a part more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(40)
+
+    def forward(self, values: Tensor) -> Tensor:
+        inner = self.dense(values)
+        return self.norm(inner + self.intermediate_act_fn(inner))
+
+
+@needs_one_dnn
+@pytest.mark.parametrize(
+    ("block", "fused"), [(Block(), True), (Block("gelu_new"), False), (Residual(), False)]
+)
+def test_the_gelu_of_a_feed_forward_block_is_computed_with_its_linear_layer(
+    block: Block, fused: bool
+) -> None:
+    torch.manual_seed(0)
+    values = torch.randn(7, 24)
+    with torch.inference_mode():
+        wanted = block(values)
+        with profile(activities=[ProfilerActivity.CPU]) as seen, InferenceKernels(block):
+            found, again = block(values), block(values)
+    names = {event.key for event in seen.key_averages()}
+    assert "mkldnn::_linear_pointwise" in names
+    assert not fused or "aten::gelu" not in names
+    assert torch.equal(found, again)
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-5)
+    assert [id(w) for w in before_gelu(block)] == ([id(block.dense.weight)] if fused else [])

@@ -11,7 +11,8 @@ In training (`CpuKernels`):
 In inference (`InferenceKernels`):
 
 - Linear layers. torch copies the bias into the result and has MKL add the product, for which the
-  weights are laid out anew each time. Here oneDNN adds the bias, to weights laid out once.
+  weights are laid out anew each time. Here oneDNN adds the bias, to weights laid out once, and
+  applies the GELU of a feed-forward block before the result leaves the processor's cache.
 """
 
 from __future__ import annotations
@@ -50,13 +51,16 @@ class CpuKernels(TorchFunctionMode):
 class InferenceKernels(TorchFunctionMode):
     """While it is entered, float32 linear layers on a CPU are computed by oneDNN.
 
-    Results differ from torch's in the last bits. No gradient flows, and weights must not change
-    meanwhile. Autocast and other types are left to torch.
+    In the feed-forward blocks of `model` that `before_gelu` knows, the layer's GELU is computed
+    with it. Results differ from torch's in the last bits. No gradient flows, and weights must not
+    change meanwhile. Autocast and other types are left to torch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module | None = None) -> None:
         super().__init__()
         self._layouts: dict[int, tuple[Tensor, Tensor]] = {}
+        self._before_gelu = {} if model is None else {id(w): w for w in before_gelu(model)}
+        self._activated: Tensor | None = None
 
     def __torch_function__(
         self,
@@ -68,6 +72,10 @@ class InferenceKernels(TorchFunctionMode):
         """Called by torch for each of its functions."""
         if func is functional.linear and _plain(args) and not torch.is_autocast_enabled("cpu"):
             return self._linear(*args, **(kwargs or {}))
+        if func is functional.gelu and self._activated is not None:
+            activated, self._activated = self._activated, None
+            if activated is (args or tuple((kwargs or {}).values()))[0]:
+                return activated
         return func(*args, **(kwargs or {}))
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -76,7 +84,11 @@ class InferenceKernels(TorchFunctionMode):
             layout = torch.ops.mkldnn._reorder_linear_weight(weight, None)
             self._layouts[id(weight)] = weight, layout
         layout = self._layouts[id(weight)][1]
-        return torch.ops.mkldnn._linear_pointwise(input, layout, bias, "none", [], "")  # type: ignore[no-any-return]
+        product = torch.ops.mkldnn._linear_pointwise
+        if id(weight) not in self._before_gelu:
+            return product(input, layout, bias, "none", [], "")  # type: ignore[no-any-return]
+        self._activated = product(input, layout, bias, "gelu", [], "none")
+        return self._activated
 
 
 def one_dnn_available() -> bool:
@@ -85,6 +97,23 @@ def one_dnn_available() -> bool:
     return present and all(
         hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
     )
+
+
+def before_gelu(model: nn.Module) -> list[Tensor]:
+    """Weights of the linear layers whose result nothing but an exact GELU reads.
+
+    Those of the feed-forward blocks of BERT and its kin, as transformers writes them: a `dense`
+    layer, its `intermediate_act_fn`, and nothing else.
+    """
+    weights = []
+    for block in model.modules():
+        parts = dict(block.named_children())
+        if set(parts) == {"dense", "intermediate_act_fn"}:
+            dense, activation = parts["dense"], parts["intermediate_act_fn"]
+            exact = getattr(activation, "act", None) is functional.gelu
+            if exact and type(dense) is nn.Linear and not dense._forward_hooks:
+                weights.append(dense.weight)
+    return weights
 
 
 def _plain(args: Sequence[Any]) -> bool:

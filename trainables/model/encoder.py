@@ -145,7 +145,7 @@ class Encoder(nn.Module):
                 stack.enter_context(torch.inference_mode())
                 stack.enter_context(torch.autocast(device, torch.bfloat16, enabled=reduced))
                 if device == "cpu" and one_dnn_available():
-                    stack.enter_context(InferenceKernels())
+                    stack.enter_context(InferenceKernels(self))
                 yield
         finally:
             self.train(was_training)
