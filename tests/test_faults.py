@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablate.run import trial
+from ablate.run import sweep, trial
 from ablate.run.ledger import Ledger, Record
 from ablate.run.store import StoreUnreachable
 from ablate.run.trial import Job, Resources, execute, is_settled
@@ -280,3 +280,18 @@ def test_a_group_drops_progress_that_follows_too_soon_and_no_score(
     assert said == [0, 10, 20]
     reporter.dev({"step": 25})
     assert said[-1] == 25
+
+
+def test_a_report_of_a_checkpoint_counts_as_progress_and_is_not_shown(tmp_path: Path) -> None:
+    """Of a worker group it has the step alone: the live view wants to know of how many."""
+    shown: list[float] = []
+    watcher: Any = SimpleNamespace(progress=lambda name, metrics: shown.append(metrics["step"]))
+    supply: Any = None
+    events = sweep._Events(Ledger(tmp_path), watcher, supply)
+    running = SimpleNamespace(
+        config={"job": SimpleNamespace(job=SimpleNamespace(trial_id="a"))}, max_failures=0
+    )
+    events.on_trial_result(1, [], running, {"step": 200.0})
+    assert (shown, running.max_failures) == ([], -1)
+    events.on_trial_result(2, [], running, {"step": 210.0, "steps": 400.0})
+    assert shown == [210.0]

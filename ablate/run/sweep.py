@@ -308,6 +308,8 @@ class _Events:
             if result["step"] > self._steps.get(_id(trial), 0.0):
                 self._steps[_id(trial)] = result["step"]
                 trial.max_failures = -1
+        # A worker group's report of a checkpoint has the step alone.
+        if "steps" in result:
             self.watcher.progress(_id(trial), result)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:

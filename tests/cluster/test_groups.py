@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 from ray import cloudpickle
 
 from ablate.run import sweep
+from ablate.run.ledger import Ledger
 from ablate.run.trial import Job, Resources, execute
+from tests.chaos import world
 from trainables import worker
 from trainables.places import free_abandoned
 from trainables.spec import TrialSpec
@@ -76,6 +80,17 @@ def resources(folder: Path) -> Resources:
 
 def counted(folder: Path, rank: int) -> int:
     return len(list((folder / f"starts-{rank}").iterdir()))
+
+
+def test_a_study_of_worker_groups_runs_by_command(tmp_path: Path) -> None:
+    """Its trials keep training checkpoints on the way, whose reports the live view sees too."""
+    world.make(tmp_path)
+    shape = replace(next(s for s in world.SHAPES if s.workers == 2), steps=250)
+    study, runs = world.write_study(tmp_path, "groups", shape), tmp_path / "runs"
+    command = [sys.executable, "-m", "ablate.cli", "run", str(study), "--runs", str(runs)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [record.state for record in Ledger(runs).records()] == ["finished"] * shape.cells
 
 
 @pytest.mark.usefixtures("ray")
