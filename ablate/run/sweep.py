@@ -304,10 +304,9 @@ class _Events:
         if "blind" in result:
             self.blind = result["blind"]
             raise ClusterCannot(self.blind)
-        if "step" in result:
-            if result["step"] > self._steps.get(_id(trial), 0.0):
-                self._steps[_id(trial)] = result["step"]
-                trial.max_failures = -1
+        if "step" in result and result["step"] > self._steps.get(_id(trial), 0.0):
+            self._steps[_id(trial)] = result["step"]
+            trial.max_failures = -1
         # A worker group's report of a checkpoint has the step alone.
         if "steps" in result:
             self.watcher.progress(_id(trial), result)
