@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 KEY, DIGEST, FILES, PLAN = "ablate.key", "ablate.digest", "ablate.files", "ablate.plan"
 PARENT = "mlflow.parentRunId"
 REVISION = "mlflow.source.git.commit"
+REASON = "reason"
+"""Tag of a trial that ended without a result: why."""
 
 READING = (
     "Columns: `x ± y` is the mean and its standard deviation over seeds; `interval` holds the "
@@ -124,6 +126,11 @@ def cell_key(cell: CellResult) -> str:
         for trial in cell.trials
     }
     return f"cell/{digest_of([cell.name, sorted(flats)])}"
+
+
+def trial_key(trial: TrialResult) -> str:
+    """Key of a trial's run."""
+    return f"trial/{trial.trial_id}"
 
 
 def best_per_loss(results: Results) -> dict[str, str]:
@@ -309,7 +316,7 @@ def _trial(results: Results, trial: TrialResult, cell: CellResult, parent: str) 
     draw = f" d{trial.planned.draw}" if results.study.tune else ""
     metrics = {**record.metrics, **{f"seconds/{k}": v for k, v in record.seconds.items()}}
     return TrackedRun(
-        key=f"trial/{trial.trial_id}",
+        key=trial_key(trial),
         parent=parent,
         name=f"{trial.cell} s{trial.seed}{draw}",
         status=STATUS[trial.state],
@@ -330,7 +337,7 @@ def _trial(results: Results, trial: TrialResult, cell: CellResult, parent: str) 
 
 def _trial_tags(trial: TrialResult, cell: CellResult) -> dict[str, str]:
     """A trial's verdict is that of the cell whose means hold it."""
-    reason = {"reason": trial.reason} if trial.reason else {}
+    reason = {REASON: trial.reason} if trial.reason else {}
     verdict = {"verdict": cell.verdict} if trial.counted else {}
     tags = {
         "level": "trial",
