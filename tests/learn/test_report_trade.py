@@ -242,19 +242,19 @@ def test_groups_have_a_row_each_and_every_cell_in_a_fold(
         assert not folded
         return
     assert [len(table.rows) for table in folded] == [2 * others, 3 * others]
-    assert {row[2].shown for row in folded[0].rows} == {cell.name for cell in results.scored[1:]}
+    assert {row[1].shown for row in folded[0].rows} == {cell.name for cell in results.scored[1:]}
     for row in first.rows:
         grouping, _, group = row[0].shown.partition(": ")
         (table,) = [one for one in folded if one.folded.startswith(grouping.capitalize())]
         own = [full for full in table.rows if full[0].shown == group]
-        best = min(own, key=lambda full: full[3].sort or 0.0)
-        assert len(own) == others and row[2:4] == best[2:4]
-        assert row[4].shown == f"{sum(full[5].shown == 'yes' for full in own)} of {others}"
+        best = min(own, key=lambda full: full[2].sort or 0.0)
+        assert len(own) == others and (row[2], row[1]) == best[1:3]
+        assert row[3].shown == f"{sum(full[4].shown == 'yes' for full in own)} of {others}"
         assert f"<td>{group}</td>" in page
     for table in folded:
         assert f"<summary>{table.folded}</summary>" in page
         assert f"- {table.folded} (left out here, in `report.html`)\n" in plain
-    assert "| p corrected | Different | Note |" not in plain
+    assert "| p corrected | Different | Queries |" not in plain
 
 
 def test_labels_in_a_crowd_cover_neither_each_other_nor_a_dot() -> None:

@@ -146,7 +146,7 @@ def _tables(results: Results, found: Sequence[Slice]) -> list[Table]:
 
 def _summary(results: Results, by_group: Mapping[str, Sequence[Slice]]) -> Table:
     """Per group the other cell that is best there, and how many are different."""
-    columns = ("Group", "Queries", "Best other cell", "Difference", "Different", "Note")
+    columns = ("Group", "Difference", "Best other cell", "Different", "Queries", "Note")
     rows = []
     for name, group in by_group.items():
         best = min(group, key=lambda one: one.effect)
@@ -155,10 +155,10 @@ def _summary(results: Results, by_group: Mapping[str, Sequence[Slice]]) -> Table
         rows.append(
             (
                 value(name),
-                value(best.queries),
-                value(best.b),
                 _size(best),
+                value(best.b),
                 value(f"{shown} of {len(group)}", shown),
+                value(best.queries),
                 value(f"{hidden} against the mean" if hidden else ""),
             )
         )
@@ -166,20 +166,20 @@ def _summary(results: Results, by_group: Mapping[str, Sequence[Slice]]) -> Table
         f"{metric_title(results.primary)} of {results.family.reference} minus that of the other "
         "cell that is best in the group; how many of the other cells are different there"
     )
-    return Table(caption, columns, tuple(rows), frozenset(columns[1:2]) | {"Difference"})
+    return Table(caption, columns, tuple(rows), frozenset({"Difference", "Queries"}))
 
 
 def _all(results: Results, found: Sequence[Slice], grouping: str = "") -> Table:
     """Every difference; with a `grouping`, those of its groups, folded."""
-    columns = ("Group", "Queries", "Against", "Difference", "p corrected", "Different", "Note")
+    columns = ("Group", "Against", "Difference", "p corrected", "Different", "Queries", "Note")
     rows = tuple(
         (
             value(one.slice.removeprefix(f"{grouping}: ")),
-            value(one.queries),
             value(one.b),
             _size(one),
             value(probability(one.p_adjusted), one.p_adjusted),
             value("yes" if one.different else "not shown"),
+            value(one.queries),
             value("against the mean" if one.hidden_loss else ""),
         )
         for one in found
@@ -188,7 +188,7 @@ def _all(results: Results, found: Sequence[Slice], grouping: str = "") -> Table:
         f"{metric_title(results.primary)} of {results.family.reference} minus that of each other "
         "cell within every group; no interval for a group of fewer than 10 queries"
     )
-    numeric = frozenset(columns[1:2]) | {"Difference", "p corrected"}
+    numeric = frozenset({"Difference", "p corrected", "Queries"})
     return Table(caption, columns, rows, numeric, _fold(grouping, found) if grouping else "")
 
 

@@ -192,7 +192,10 @@ class _Sync:
         experiment, served = self.experiment.experiment_id, uri.startswith("http")
         base = uri.replace("***@", "") if served else f"http://127.0.0.1:{PORT}"
         command = None if served else server_command(uri, artifact_folder(self.ledger), PORT)
-        chosen = {name: found[name] for name in compared or list(found)[:COMPARED] if name in found}
+        # MLflow compares what all the runs have: one without a score hides those of the others.
+        scored = [cell.name for cell in self.results.scored][:COMPARED]
+        shown = list(found)[:COMPARED]
+        chosen = {name: found[name] for name in compared or scored or shown if name in found}
         view = self._compare(chosen) if compared and chosen else "cells"
         return SyncSummary(
             uri=uri,
