@@ -243,7 +243,12 @@ def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
         again = f"to their end: ablate retry {name} --stopped --runs {runs}"
         out.print(f"{left} early and count in no mean; {again}", markup=False)
     if done.left_failed:
-        left = f"{len(done.left_failed)} trials that failed by their own fault are left so"
+        count = len(done.left_failed)
+        left = (
+            "1 trial that failed by its own fault is left so"
+            if count == 1
+            else f"{count} trials that failed by their own fault are left so"
+        )
         out.print(f"{left}; once more: ablate retry {name} --failed --runs {runs}")
     elif not done.trained and not done.failed and not stopped:
         out.print(f"Nothing to train: all {done.already} trials are already finished.")

@@ -8,7 +8,6 @@ import subprocess
 import time
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -58,7 +57,7 @@ def compare(
     require_records(planned, ledger, runs)
     results = collect(planned, ledger)
     chosen = chosen_cells(results, cells or ())
-    ranking(replace(results, cells=chosen))
+    ranking(results, [cell.name for cell in chosen])
     if cells:
         _differences(results, [cell.name for cell in chosen])
     try:

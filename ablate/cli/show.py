@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from trainables.errors import Problem
 
 if TYPE_CHECKING:
     from ablate.cli.planning import Outlook
-    from ablate.learn.results import Results
+    from ablate.learn.results import CellResult, Results
     from ablate.plan.parts import Study
     from ablate.plan.planner import Plan
 
@@ -102,8 +102,11 @@ def _evaluated(study: Study) -> str:
     return ", ".join(said)
 
 
-def ranking(results: Results) -> None:
-    """The cells by their mean, best first, with spread over seeds and failed trials."""
+def ranking(results: Results, chosen: Collection[str] = ()) -> None:
+    """The cells by their mean, best first, with spread over seeds and failed trials.
+
+    Only those named in `chosen`, when there are any; their places are those among all cells.
+    """
     from ablate.learn.agreement import agreements
     from ablate.learn.results import metric_title, split_key
 
@@ -118,27 +121,25 @@ def ranking(results: Results) -> None:
     for name in ("sd over seeds", "seeds", "failed", *["stopped"] * stops, "verdict"):
         table.add_column(name, justify="left" if name == "verdict" else "right")
     for place, cell in enumerate(results.cells, start=1):
-        lost = [str(cell.failed), *[str(cell.stopped)] * stops]
-        summary = cell.metrics.get(results.primary)
-        if summary is None:
-            table.add_row(str(place), cell.name, "-", "", "", "0", *lost, cell.verdict)
-            continue
-        table.add_row(
-            str(place),
-            cell.name,
-            f"{summary.mean:.4f}",
-            f"{summary.low:.4f} to {summary.high:.4f}",
-            "-" if summary.sd is None else f"{summary.sd:.4f}",
-            str(summary.seeds),
-            *lost,
-            cell.verdict,
-        )
+        if not chosen or cell.name in chosen:
+            table.add_row(*_ranked(str(place), cell, results.primary, stops))
     for name, metrics in results.baselines.items():
         if results.primary in metrics:
             table.add_row("", f"[dim]{name}[/dim]", f"{metrics[results.primary].mean:.4f}")
     out.print(table)
     for agreement in agreements(results):
         out.print(f"{agreement}.")
+
+
+def _ranked(place: str, cell: CellResult, key: str, stops: bool) -> list[str]:
+    """A row of the ranking; without a score a cell has no place, not the last one either."""
+    lost = [str(cell.failed), *[str(cell.stopped)] * stops, cell.verdict]
+    summary = cell.metrics.get(key)
+    if summary is None:
+        return ["", cell.name, "-", "", "", "0", *lost]
+    interval = f"{summary.low:.4f} to {summary.high:.4f}"
+    sd = "-" if summary.sd is None else f"{summary.sd:.4f}"
+    return [place, cell.name, f"{summary.mean:.4f}", interval, sd, str(summary.seeds), *lost]
 
 
 def metrics(found: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ from ablate.cli import SOME_FAILED, commands, show
 from ablate.cli.compare import chosen_cells, compare
 from ablate.learn.results import Results, collect
 from ablate.plan.planner import Plan
+from ablate.run.execution import Execution
 from ablate.run.ledger import Ledger
 from tests.learn import fake
 from trainables.errors import InvalidInput
@@ -81,6 +82,7 @@ def test_table_differences_and_addresses(
         summary = results.primary_of(cell)
         assert f"{summary.mean:.4f}" in line and cell.verdict in line
         assert f"{summary.low:.4f} to {summary.high:.4f}" in line
+        assert line.split()[0] == str(results.cells.index(cell) + 1)
     assert "02 single_lh 0.1" not in text
     (pair,) = [p for p in results.comparisons if {p.a[:2], p.b[:2]} == {"01", "10"}]
     assert f"{pair.effect:+.4f}" in text
@@ -106,3 +108,18 @@ def test_without_a_server_the_table_is_there_all_the_same(
     again = f"ablate track losses --runs {runs} --tracking-uri http://127.0.0.1:9"
     assert again in said.getvalue()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_cell_without_a_score_has_no_place(tmp_path: Path, plan: Plan, said: StringIO) -> None:
+    lost = "10 lse_pair 0.1"
+    fake.fill(plan, Ledger(tmp_path), failed={f"{lost} {seed}": "lost" for seed in range(3)})
+    show.ranking(collect(plan, Ledger(tmp_path)))
+    lines = [line for line in said.getvalue().splitlines() if "unfinished" in line]
+    assert [line.split()[:4] for line in lines] == [["10", "lse_pair", "0.1", "-"]]
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 trial that failed by its"), (2, "2 trials")])
+def test_what_is_left_is_counted_in_words(count: int, words: str, said: StringIO) -> None:
+    done = Execution(left_failed={str(i) for i in range(count)})
+    commands._say_what_is_left(done, "losses", "runs")
+    assert said.getvalue().startswith(words)

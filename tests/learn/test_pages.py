@@ -68,6 +68,8 @@ def test_pages_show_what_a_person_looks_for(
             await page.open(here(summary.charts_url), traded, SECONDS, browser.CHARTS)
             titles = await page.text("body")
             assert PRIMARY in titles and "Parallel Coordinates" in titles
+            # What MLflow draws of every metric by itself is closed:.
+            assert "pydocs/test (" in titles and "pydocs/test/unjudged_at_10" not in titles
             axes = ["loss.temperature", PRIMARY]
             await page.open(view("temperature", True), axes, SECONDS, browser.CHARTS)
             await page.open(here(summary.compare_url), axes, SECONDS, browser.CHARTS)

@@ -357,12 +357,14 @@ def test_tables_sort_and_colours_follow_the_reader(written: tuple[Path, Path]) -
     assert all(float(one) == float(one) for one in values)
 
 
-@pytest.mark.parametrize("values", [[0.5], [0.0, 0.0], [-1.0, 2.5], [1e-9, 2e-9], [1e6, 3e6], []])
+@pytest.mark.parametrize(
+    "values", [[0.5], [0.0, 0.0], [-1.0, 2.5], [1e-9, 2e-9], [1e6, 3e6], [-0.04, 0.04], []]
+)
 def test_scales_hold_their_values_and_have_round_ticks(values: list[float]) -> None:
     axis = scale(values, 10.0, 110.0)
     assert all(10.0 <= axis(value) <= 110.0 for value in values)
     ticks = axis.tick_text(5)
-    assert 1 <= len(ticks) <= 11
+    assert 2 <= len(ticks) <= 11
     assert all(axis.low <= tick <= axis.high for tick, _ in ticks)
     assert len({words for _, words in ticks}) == len(ticks)
 

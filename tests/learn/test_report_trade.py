@@ -16,10 +16,12 @@ from ablate.learn.report.answer import answer
 from ablate.learn.report.document import Points, Section, Table, Text
 from ablate.learn.report.labels import human_labels, label_cost, label_curves
 from ablate.learn.report.scatter import Dot
+from ablate.learn.report.sections import build
 from ablate.learn.report.sets import other_metrics
 from ablate.learn.report.slices import query_groups
 from ablate.learn.report.threats import threats
 from ablate.learn.report.trade import two_metrics
+from ablate.learn.report.write import render_html, render_markdown
 from ablate.learn.results import Results, collect
 from ablate.learn.stats import break_even, pareto, slices
 from ablate.plan.planner import PlannedTrial
@@ -211,9 +213,48 @@ def test_a_hidden_loss_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     results = results_of(tmp_path, text)
     said = words(query_groups(results))
     assert "**The mean hides a loss:**" in said
-    assert "**length: 20 words** (100 queries): `1 joint_lh" in said.replace("01 ", "1 ")
+    assert (
+        "**length: 20 words** (100 queries): `02 lse_pair 0.1` is worse here than cells that it is "
+        "ahead of over all queries: `01 joint_lh 0.1` (−0.1"
+    ) in said
     monkeypatch.setattr(module, "query_facts", lambda *given: "no texts are here")
     assert query_groups(results).left_out == "no texts are here"
+
+
+@pytest.mark.parametrize("losses", ["[joint_lh]", "[single_lh, joint_lh, lse_pair]"])
+def test_groups_have_a_row_each_and_every_cell_in_a_fold(
+    losses: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ablate.learn.queries import QueryFacts
+    from ablate.learn.report import slices as module
+
+    count = fake.QUERIES["pydocs/test"]
+    facts = QueryFacts(np.arange(count), np.arange(count) % 2, np.full(count, 0.5))
+    monkeypatch.setattr(module, "query_facts", lambda *given: facts)
+    every = "[single_lh, rand1_lh, joint_lh, sum_marg_lh, lse_pair]"
+    results = results_of(tmp_path, fake.STUDY.replace(every, losses))
+    others, groups = len(results.scored) - 1, 5
+    first, *folded = tables(query_groups(results))
+    assert len(first.rows) == groups and not first.folded
+    page, plain = render_html(build(results)), render_markdown(build(results))
+    assert page.count("<details>") == page.count("</details>") == len(folded)
+    if others == 1:
+        assert not folded
+        return
+    assert [len(table.rows) for table in folded] == [2 * others, 3 * others]
+    assert {row[1].shown for row in folded[0].rows} == {cell.name for cell in results.scored[1:]}
+    for row in first.rows:
+        grouping, _, group = row[0].shown.partition(": ")
+        (table,) = [one for one in folded if one.folded.startswith(grouping.capitalize())]
+        own = [full for full in table.rows if full[0].shown == group]
+        best = min(own, key=lambda full: full[2].sort or 0.0)
+        assert len(own) == others and (row[2], row[1]) == best[1:3]
+        assert row[3].shown == f"{sum(full[4].shown == 'yes' for full in own)} of {others}"
+        assert f"<td>{group}</td>" in page
+    for table in folded:
+        assert f"<summary>{table.folded}</summary>" in page
+        assert f"- {table.folded} (left out here, in `report.html`)\n" in plain
+    assert "| p corrected | Different | Queries |" not in plain
 
 
 def test_labels_in_a_crowd_cover_neither_each_other_nor_a_dot() -> None:

@@ -247,6 +247,9 @@ def test_a_trial_has_params_history_inputs_and_files(
     assert (tags["state"], tags["selected"], tags["draw"]) == ("finished", "yes", "0")
     (verdict,) = (cell.verdict for cell in results.cells if cell.name == trial.cell)
     assert (tags["loss"], tags["verdict"]) == ("joint_lh", verdict)
+    for split in ("dev", "test"):
+        score = trial.metrics[f"pydocs/{split}/ndcg_at_10"]
+        assert tags[f"{split} ndcg_at_10"] == f"{score:.3f}"
     cell = next(run for run in by_level(runs, "cell") if run.info.run_name == trial.cell)
     assert tags[COLOUR] == cell.data.tags[COLOUR] == COLOURS[0]
 
@@ -509,7 +512,48 @@ def test_saved_views_find_their_runs(
         held = {f"params.`{key}`" for key in first.params} | {f"tags.`{key}`" for key in first.tags}
         held |= {f"metrics.`{key}`" for key in first.metrics}
         assert set(state["selectedColumns"]) <= held
+        shown = [name for name in state["columnOrder"] if name in held]
+        assert shown == state["selectedColumns"] != []
+        assert set(shown) < set(state["columnWidths"])
+        assert state["columnWidths"].get("tags.`reason`", 480) > 400
+        if "compareRunCharts" in state:
+            own, *closed = state["compareRunSections"]
+            assert own["display"] and not any(section["display"] for section in closed)
+            names = {section["name"] for section in closed}
+            assert names == {name.rpartition("/")[0] for name in first.metrics}
+            lines = [one for one in state["compareRunCharts"] if one["type"] == "PARALLEL"]
+            assert all(one["selectedMetrics"][-1] == PRIMARY for one in lines)
     assert expected == {}
+
+
+def test_cells_without_a_score_are_not_in_the_comparison(
+    tmp_path: Path, store: str, client: Any, names: Callable[[], str]
+) -> None:
+    """MLflow compares what all its runs have, so one of them would hide the scores of the rest."""
+    failed = {f"{FAILED} {seed}": REASON for seed in range(3)}
+    plan, ledger = filled(tmp_path, names(), failed=failed)
+    results = collect(plan, ledger)
+    summary = sync(results, ledger, store)
+    assert len(summary.cells) == 2 and len(results.scored) == 1
+    for name, run_id in summary.cells.items():
+        assert (run_id in summary.compare_url) == (name != FAILED)
+    asked = sync(results, ledger, store, compared=[FAILED])
+    assert summary.cells[FAILED] in asked.compare_url
+    nothing, empty = filled(tmp_path / "b", names(), failed=failed | {
+        f"02 joint_lh 0.1 {seed}": REASON for seed in range(3)
+    })  # fmt: skip
+    none = sync(collect(nothing, empty), empty, store)
+    assert all(run_id in none.compare_url for run_id in none.cells.values())
+
+
+def test_stopped_trials_are_not_failed_ones(tmp_path: Path, names: Callable[[], str]) -> None:
+    plan, ledger = filled(tmp_path, names())
+    for record in list(ledger.records()):
+        if record.spec["loss.temperature"] == 0.02:
+            ledger.write(replace(record, state="stopped", reason="asha", metrics={}, evaluated={}))
+    runs = {run.name: run for run in tracked_runs(collect(plan, ledger), {})}
+    assert runs[FAILED].status == runs[f"{FAILED} s1"].status == "KILLED"
+    assert runs["02 joint_lh 0.1"].status == "FINISHED"
 
 
 def test_a_view_keeps_the_time_it_was_made(study: tuple[Results, Ledger]) -> None:

@@ -47,6 +47,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Value, ...], ...]
     numeric: frozenset[str] = frozenset()
+    folded: str = ""
+    """What stands in its place until a reader opens it; Markdown leaves such a table out."""
 
 
 LOST = "Failed or stopped"

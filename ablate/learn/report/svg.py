@@ -25,17 +25,26 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, count: int) -> list[float]:
-        """About `count` round values within the scale."""
-        step = _round_step((self.high - self.low) / max(1, count))
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [index * step for index in range(first, last + 1)]
+        """About `count` round values within the scale, two at least: one shows no distance."""
+        step = self._step(count)
+        return [index * step for index in self._multiples(step)]
 
     def tick_text(self, count: int) -> list[tuple[float, str]]:
         """The ticks with their text, all with the same number of decimals."""
-        step = _round_step((self.high - self.low) / max(1, count))
+        step = self._step(count)
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         return [(tick, _plain(f"{tick:.{decimals}f}")) for tick in self.ticks(count)]
+
+    def _step(self, count: int) -> float:
+        step = _round_step((self.high - self.low) / max(1, count))
+        while len(self._multiples(step)) < 2:
+            step = _round_step(step * 0.4)
+        return step
+
+    def _multiples(self, step: float) -> range:
+        """The whole numbers whose multiples of `step` are within the scale."""
+        first = math.ceil(self.low / step - 1e-9)
+        return range(first, math.floor(self.high / step + 1e-9) + 1)
 
 
 def scale(values: Iterable[float], start: float, end: float, margin: float = 0.04) -> Scale:

@@ -48,6 +48,17 @@ def text_columns(results: Results) -> dict[str, str]:
     return columns
 
 
+def trial_columns(results: Results) -> dict[str, str]:
+    """Tag name -> metric key, of the scores that trials show as text: the primary one, and the one
+    that selects. `test ndcg_at_10` says the split: before the choice the primary one is of dev."""
+    select = results.study.select
+    keys = [results.primary] if select is None else [results.primary, select.key]
+    parts = {key: split_key(key) for key in keys}
+    return {
+        safe_name(f"{ref.rpartition('/')[2]} {name}"): key for key, (ref, name) in parts.items()
+    }
+
+
 def set_names(results: Results) -> dict[str, str]:
     """Reference -> a short name of its own, the primary metric's reference first.
 

@@ -39,6 +39,7 @@ from ablate.learn.tracking.files import (
     study_files,
 )
 from ablate.learn.tracking.guards import one_at_a_time, variables
+from ablate.learn.tracking.held import NOTE, has, superseded, without_foreign_note
 from ablate.learn.tracking.names import safe_name
 from ablate.learn.tracking.plots import figures, page
 from ablate.learn.tracking.tracked import (
@@ -46,7 +47,6 @@ from ablate.learn.tracking.tracked import (
     FILES,
     KEY,
     PARENT,
-    READING,
     REVISION,
     TrackedRun,
     cell_key,
@@ -55,6 +55,7 @@ from ablate.learn.tracking.tracked import (
     execution_key,
     run_count,
     tracked_runs,
+    trial_key,
 )
 from ablate.learn.tracking.views import (
     TAG,
@@ -76,7 +77,6 @@ LOCK_SECONDS = 60.0
 HANDS = 4
 """Trials that are sent to a server at a time, when no study runs beside: most of it is waiting."""
 PORT, COMPARED = 5000, 20
-NOTE = "mlflow.note.content"
 FIGURES_PAGE = "figures.html"
 
 Progress = Callable[[int, int], None]
@@ -176,6 +176,14 @@ class _Sync:
                 _some_done(under_way, 1)
             finally:
                 pool.shutdown(cancel_futures=True)
+        self._forget_what_was_put_back()
+
+    def _forget_what_was_put_back(self) -> None:
+        """Delete the runs of ended trials that are planned ones again."""
+        for trial in self.results.trials:
+            left = self.known.pop(trial_key(trial), None) if trial.state == "planned" else None
+            if left is not None:
+                self.client.delete_run(left.info.run_id)
 
     def summary(self, uri: str, compared: Sequence[str]) -> SyncSummary:
         """What was done; `uri` without a password."""
@@ -184,7 +192,10 @@ class _Sync:
         experiment, served = self.experiment.experiment_id, uri.startswith("http")
         base = uri.replace("***@", "") if served else f"http://127.0.0.1:{PORT}"
         command = None if served else server_command(uri, artifact_folder(self.ledger), PORT)
-        chosen = {name: found[name] for name in compared or list(found)[:COMPARED] if name in found}
+        # MLflow compares what all the runs have: one without a score hides those of the others.
+        scored = [cell.name for cell in self.results.scored][:COMPARED]
+        shown = list(found)[:COMPARED]
+        chosen = {name: found[name] for name in compared or scored or shown if name in found}
         view = self._compare(chosen) if compared and chosen else "cells"
         return SyncSummary(
             uri=uri,
@@ -228,17 +239,17 @@ class _Sync:
         tags = {KEY: run.key, **{k: v[:TAG_LENGTH] for k, v in run.tags.items()}}
         if run.parent is not None:
             tags[PARENT] = self.ids[run.parent]
+        params = {safe_name(k): v[:PARAM_LENGTH] for k, v in run.params.items()}
+        if before is not None and superseded(before, run, params, tags):
+            self.client.delete_run(before.info.run_id)
+            before = None
         if before is not None:
-            tags = _without_foreign_note(tags, before.data.tags)
-            if before.data.tags.get(DIGEST) == run.digest and _has(before.data.tags, tags):
+            tags = without_foreign_note(tags, before.data.tags)
+            if before.data.tags.get(DIGEST) == run.digest and has(before.data.tags, tags):
                 self.ids[run.key] = before.info.run_id
                 return "unchanged"
         if run.trial is not None:
             tags |= places(self.ledger, run.trial.trial_id)
-        params = {safe_name(k): v[:PARAM_LENGTH] for k, v in run.params.items()}
-        if before is not None and _contradicts(before, params):
-            self.client.delete_run(before.info.run_id)
-            before = None
         outcome = "created" if before is None else "updated"
         if before is None:
             before = self._create(run, tags)
@@ -294,8 +305,11 @@ class _Sync:
         write(self.client, run_id, (), {}, marks)
 
     def _history(self, run: TrackedRun) -> list[Point]:
-        """A trial's logged steps. Sent again they change nothing: MLflow knows equal points."""
-        if run.trial is None:
+        """A trial's logged steps. Sent again they change nothing: MLflow knows equal points.
+
+        Those that a running trial without a score has are of the attempt before.
+        """
+        if run.trial is None or (run.trial.state == "running" and not run.trial.metrics):
             return []
         at = int(run.started * 1000)
         return [
@@ -332,7 +346,7 @@ class _Sync:
         tags = self.experiment.tags
         note = describe(self.results)
         wanted = {NOTE: note, "mlflow.experimentKind": "custom_model_development"}
-        wanted = _without_foreign_note(wanted, tags)
+        wanted = without_foreign_note(wanted, tags)
         for view in saved_views(self.results):
             wanted |= _view_tag(view, tags)
         self._tag_experiment(wanted)
@@ -363,18 +377,3 @@ def _view_tag(view: View, tags: Mapping[str, str]) -> dict[str, str]:
     key = f"{TAG}{view.key}"
     created = json.loads(tags[key])["createdAt"] if key in tags else int(time.time() * 1000)
     return {key: view.tag(created)}
-
-
-def _contradicts(run: Any, params: Mapping[str, str]) -> bool:
-    """Whether a parameter, which MLflow never lets change, holds another value."""
-    return any(run.data.params.get(key, value) != value for key, value in params.items())
-
-
-def _without_foreign_note(wanted: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
-    """The wanted tags, without the note where somebody wrote one of their own."""
-    own = NOTE not in tags or READING in tags[NOTE]
-    return {key: value for key, value in wanted.items() if own or key != NOTE}
-
-
-def _has(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return all(tags.get(key) == value for key, value in wanted.items())

@@ -21,6 +21,7 @@ from ablate.learn.tracking.names import (
     loss_of,
     safe_name,
     text_columns,
+    trial_columns,
     written,
 )
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 KEY, DIGEST, FILES, PLAN = "ablate.key", "ablate.digest", "ablate.files", "ablate.plan"
 PARENT = "mlflow.parentRunId"
 REVISION = "mlflow.source.git.commit"
+REASON = "reason"
+"""Tag of a trial that ended without a result: why."""
 
 READING = (
     "Columns: `x ± y` is the mean and its standard deviation over seeds; `interval` holds the "
@@ -126,6 +129,11 @@ def cell_key(cell: CellResult) -> str:
     return f"cell/{digest_of([cell.name, sorted(flats)])}"
 
 
+def trial_key(trial: TrialResult) -> str:
+    """Key of a trial's run."""
+    return f"trial/{trial.trial_id}"
+
+
 def best_per_loss(results: Results) -> dict[str, str]:
     """Cell name -> loss, of each loss's best cell: on the selecting split when there is one."""
     best: dict[str, CellResult] = {}
@@ -218,7 +226,7 @@ def _cell(results: Results, cell: CellResult, parent: str, marks: Mapping[str, s
     states = {trial.state for trial in counted}
     open_ = bool(states & {"planned", "running"})
     ends = [record.finished for record in records if record.finished is not None]
-    done = "FINISHED" if "finished" in states else "FAILED"
+    done = next((STATUS[x] for x in ("finished", "failed") if x in states), "KILLED")
     return TrackedRun(
         key=cell_key(cell),
         parent=parent,
@@ -227,12 +235,13 @@ def _cell(results: Results, cell: CellResult, parent: str, marks: Mapping[str, s
         started=min((r.started for r in records if r.started is not None), default=0.0),
         ended=None if open_ else max(ends, default=None),
         params={key: written(value) for key, value in {**cell.values, **cell.tuned}.items()},
-        metrics=_cell_metrics(results, cell),
+        metrics=cell_metrics(results, cell),
         tags={**_cell_tags(results, cell, marks), **_common(results)},
     )
 
 
-def _cell_metrics(results: Results, cell: CellResult) -> dict[str, float]:
+def cell_metrics(results: Results, cell: CellResult) -> dict[str, float]:
+    """Metric name -> value, of a cell's run."""
     metrics: dict[str, float] = {}
     # The comparison page opens with the metric that was logged first.
     for key in results.metric_keys:
@@ -307,18 +316,17 @@ def _trial(results: Results, trial: TrialResult, cell: CellResult, parent: str) 
     if record is None:
         raise ValueError(f"trial {trial.trial_id} has no record to track")
     draw = f" d{trial.planned.draw}" if results.study.tune else ""
-    metrics = {**record.metrics, **{f"seconds/{k}": v for k, v in record.seconds.items()}}
     return TrackedRun(
-        key=f"trial/{trial.trial_id}",
+        key=trial_key(trial),
         parent=parent,
         name=f"{trial.cell} s{trial.seed}{draw}",
         status=STATUS[trial.state],
         started=record.started or 0.0,
         ended=record.finished,
         params={key: written(value) for key, value in trial.planned.flat.items()},
-        metrics={safe_name(k): v for k, v in metrics.items() if math.isfinite(v)},
+        metrics=trial_metrics(trial),
         tags={
-            **_trial_tags(trial, cell),
+            **_trial_tags(results, trial, cell),
             COLOUR: loss_colour(results, loss_in(trial.planned.flat)),
             **_common(results),
         },
@@ -328,9 +336,22 @@ def _trial(results: Results, trial: TrialResult, cell: CellResult, parent: str) 
     )
 
 
-def _trial_tags(trial: TrialResult, cell: CellResult) -> dict[str, str]:
+def trial_metrics(trial: TrialResult) -> dict[str, float]:
+    """Metric name -> value, of a trial's run."""
+    record = trial.record
+    seconds = {} if record is None else {f"seconds/{k}": v for k, v in record.seconds.items()}
+    metrics = {**trial.metrics, **seconds}
+    return {safe_name(k): v for k, v in metrics.items() if math.isfinite(v)}
+
+
+def _trial_tags(results: Results, trial: TrialResult, cell: CellResult) -> dict[str, str]:
     """A trial's verdict is that of the cell whose means hold it."""
-    reason = {"reason": trial.reason} if trial.reason else {}
+    scores = {
+        name: f"{trial.metrics[key]:.3f}"
+        for name, key in trial_columns(results).items()
+        if key in trial.metrics
+    }
+    reason = {REASON: trial.reason} if trial.reason else {}
     verdict = {"verdict": cell.verdict} if trial.counted else {}
     tags = {
         "level": "trial",
@@ -342,6 +363,7 @@ def _trial_tags(trial: TrialResult, cell: CellResult) -> dict[str, str]:
         "draw": str(trial.planned.draw),
         "selected": _yes(trial.counted),
         **verdict,
+        **scores,
         "state": trial.state,
     }
     prints = {} if trial.record is None else trial.record.fingerprints

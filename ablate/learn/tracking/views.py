@@ -14,14 +14,24 @@ from typing import Any
 from urllib.parse import quote
 
 from ablate.learn.results import Results, split_key
-from ablate.learn.tracking.names import safe_name, text_columns
-from ablate.learn.tracking.tracked import PLAN, digest_of
+from ablate.learn.tracking.names import safe_name, text_columns, trial_columns
+from ablate.learn.tracking.tracked import (
+    PLAN,
+    REASON,
+    cell_metrics,
+    digest_of,
+    trial_metrics,
+)
 
 TAG = "mlflow.sharedViewState."
 """Experiment tag that MLflow's page reads a saved view from (MLflow 3.15 and later)."""
 TEMPERATURE = "loss.temperature"
 SECTION, SHOWN, NAME_LENGTH = "ablate", 100, 80
 """Of charts: their section, and runs at most; and of a view's name."""
+RUN_NAME, WHEN = "attributes.`Run Name`", ("runDateAndNestInfo", "duration")
+"""Columns that the runs table always has: the name, the time of creation and the duration."""
+WIDTHS = {RUN_NAME: 250, f"tags.`{REASON}`": 480}
+"""Of columns, in pixels, where the length of the heading does not tell."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,9 @@ class View:
     ascending: bool
     columns: tuple[str, ...]
     charts: tuple[Mapping[str, Any], ...] = ()
+    closed: tuple[str, ...] = ()
+    """Sections of the charts that MLflow makes itself, one per prefix of a metric: closed at first,
+    or the study's own charts are lost among them."""
     every_run: bool = False
     """Whether charts show every run of the table, rather than the first 20."""
 
@@ -49,6 +62,8 @@ class View:
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
             "selectedColumns": list(self.columns),
+            "columnOrder": [RUN_NAME, *self.columns, *WHEN],
+            "columnWidths": {name: _width(name) for name in (RUN_NAME, *self.columns)},
             "runsExpanded": {},
             "runsPinned": [],
             "runsHidden": [],
@@ -56,9 +71,10 @@ class View:
             "groupBy": None,
         }
         if self.charts:
-            section = {"uuid": SECTION, "name": "Study", "display": True, "isReordered": True}
             # One chart a row: in half of the page the names of axes run into each other.
-            content["compareRunSections"] = [{**section, "columns": 1}]
+            own = {"uuid": SECTION, "name": "Study", "display": True, "columns": 1}
+            others = [{"uuid": f"{SECTION}-{x}", "name": x, "display": False} for x in self.closed]
+            content["compareRunSections"] = [{**x, "isReordered": True} for x in (own, *others)]
             content["compareRunCharts"] = list(self.charts)
             content["isAccordionReordered"] = True
         packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode())
@@ -74,24 +90,18 @@ def saved_views(results: Results) -> tuple[View, ...]:
     """The views of a study. They show the current plan only, not what earlier plans left."""
     metric, varied = _metric(results.primary), _varied(results)
     every, trials = _search(results, "cell"), _search(results, "trial")
-    columns, charts = _cell_columns(results), _charts(results)
+    columns, charts, closed = _cell_columns(results), _charts(results), _prefixes(results, "cell")
     best = f"{every} and tags.best_per_loss = 'yes'"
-    one_each = (*_tags("cell", "seed", "state", "selected"), *varied, metric)
-    bad = (*_tags("reason", "state", "seed"), *varied)
+    one_each = (*_tags(*trial_columns(results), "seed", "state", "selected"), *varied)
+    bad = (*_tags("state", "seed", REASON), *varied)
+    ended = "Failed trials" if results.study.stop is None else "Failed or stopped trials"
     return (
-        View("cells", "Cells with intervals", every, metric, False, columns, charts),
-        View("losses", "Best cell per loss", best, metric, False, columns, charts),
+        View("cells", "Cells with intervals", every, metric, False, columns, charts, closed),
+        View("losses", "Best cell per loss", best, metric, False, columns, charts, closed),
         *_temperature_view(results),
         *_sets_view(results),
         View("trials", "All trials", trials, metric, False, one_each),
-        View(
-            "failed",
-            "Failed trials",
-            f"{trials} and tags.reason LIKE '%'",
-            _param("seed"),
-            True,
-            bad,
-        ),
+        View("failed", ended, f"{trials} and tags.reason LIKE '%'", _param("seed"), True, bad),
     )
 
 
@@ -110,6 +120,7 @@ def comparison_view(results: Results, runs: Mapping[str, str]) -> View:
         False,
         _cell_columns(results),
         _charts(results),
+        _prefixes(results, "cell"),
         True,
     )
 
@@ -124,10 +135,10 @@ def _temperature_view(results: Results) -> tuple[View, ...]:
         metric = study.select.key
     columns = _cell_columns(results)
     if level == "trial":
-        columns = (*_tags("cell", "seed", "selected"), _param(TEMPERATURE), _metric(metric))
+        columns = (*_tags(*trial_columns(results), "seed", "selected"), *_varied(results))
     order, charts = _param(TEMPERATURE), (_scatter(TEMPERATURE, "PARAM", metric),)
-    name, search = "Temperature curves", _search(results, level)
-    return (View("temperature", name, search, order, True, columns, charts, True),)
+    name, search, closed = "Temperature curves", _search(results, level), _prefixes(results, level)
+    return (View("temperature", name, search, order, True, columns, charts, closed, True),)
 
 
 def _sets_view(results: Results) -> tuple[View, ...]:
@@ -141,7 +152,8 @@ def _sets_view(results: Results) -> tuple[View, ...]:
     columns = (*_tags("loss"), *_tags(*texts))
     charts = tuple(_bars(key) for key in known)
     search, order = _search(results, "cell"), _metric(results.primary)
-    return (View("sets", "Every test set", search, order, False, columns, charts),)
+    closed = _prefixes(results, "cell")
+    return (View("sets", "Every test set", search, order, False, columns, charts, closed),)
 
 
 def _cell_columns(results: Results) -> tuple[str, ...]:
@@ -149,7 +161,23 @@ def _cell_columns(results: Results) -> tuple[str, ...]:
     compared = tuple(_param(key) for key in results.study.compared)
     primary, *others = (_tag(name) for name in text_columns(results))
     own = (*compared, primary, *_tags("interval", "verdict", "gain"), *others)
-    return (*own, *_tags("seeds", "failed"))
+    stopped = () if results.study.stop is None else ("stopped",)
+    return (*own, *_tags("seeds", "failed", *stopped))
+
+
+def _prefixes(results: Results, level: str) -> tuple[str, ...]:
+    """What stands before the last slash in the names of the metrics of cells or of trials."""
+    names: set[str] = set()
+    if level == "cell":
+        names = {name for cell in results.cells for name in cell_metrics(results, cell)}
+    else:
+        names = {name for trial in results.trials for name in trial_metrics(trial)}
+    return tuple(sorted({name.rpartition("/")[0] for name in names}))
+
+
+def _width(column: str) -> int:
+    """Pixels in which a column's heading can be read."""
+    return WIDTHS.get(column, max(100, 34 + 7 * len(column.split("`")[1])))
 
 
 def _varied(results: Results) -> tuple[str, ...]:
@@ -184,7 +212,8 @@ def _charts(results: Results) -> tuple[Mapping[str, Any], ...]:
     lines = {
         **_chart("parallel", "PARALLEL"),
         "selectedParams": [safe_name(name) for name in results.study.compared],
-        "selectedMetrics": [safe_name(key) for key in dict.fromkeys((own[0], own[-1]))],
+        # MLflow colours the lines by the last one.
+        "selectedMetrics": [safe_name(key) for key in dict.fromkeys((own[-1], own[0]))],
         "showAllRuns": True,
     }
     traded = tuple(_scatter(key, "METRIC", own[0]) for key in own[1:])
