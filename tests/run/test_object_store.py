@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +18,19 @@ from ablate.cli import CLUSTER_CANNOT, WRONG_INPUT, main
 from ablate.run.lease import CLAIMS, DRIVERS, Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.store import Store, StoreUnreachable
+from tests.run.s3_server import KEYS, at, free_port
 from trainables.errors import InvalidInput
 from trainables.looks import Looks
 
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
+@pytest.fixture
+def endpoint(s3_port: int) -> str:
     """The query part of a URI of an S3 server on this machine."""
-    pytest.importorskip("moto", reason="the S3 server of moto is not installed")
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **KEYS},
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"endpoint_override=127.0.0.1%3A{port}&scheme=http&allow_bucket_creation=true"
-    finally:
-        server.terminate()
-        server.wait()
+    return at(s3_port)
 
 
 @pytest.fixture
-def store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Store:
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
+def store(endpoint: str, s3_keys: None) -> Store:
     made = Store(f"s3://bucket/runs?{endpoint}")
     made.files.create_dir("bucket")
     return made
