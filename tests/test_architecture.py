@@ -103,6 +103,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "trainables.model.losses",
         "ablate.plan",
         "ablate.run.ledger",
+        "ablate.run.store",
         "ablate.learn",
     ),
     "ablate.cli": ("ablate", "trainables"),

@@ -14,12 +14,12 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.run.capacity import Capacity, ClusterCannot, Nodes, worker_need
 from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
+from ablate.run.quiet import quiet
 from ablate.run.store import MARK, TEMPORARY, StoreUnreachable
 from ablate.run.supply import Further, Supply
 from ablate.run.trial import Job, Resources, TakenOver, execute, lost
@@ -392,24 +392,3 @@ def _own_packages() -> list[str]:
     import trainables
 
     return [next(iter(package.__path__)) for package in (ablate, trainables, search_spaces)]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """What Ray prints in the driver is dropped: the watcher shows what happens, records say why."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.data")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            Path(os.devnull).open("w", encoding="utf-8") as sink,
-            contextlib.redirect_stdout(sink),
-            contextlib.redirect_stderr(sink),
-        ):
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
