@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from trainables.patience import PATIENCE_SECONDS, Patience
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -31,6 +33,7 @@ class Looks:
 
         self._files, self._folder = fs.FileSystem.from_uri(place)
         self._local = isinstance(self._files, fs.LocalFileSystem)
+        self._patience = Patience(0.0 if self._local else PATIENCE_SECONDS)
 
     def write(self, step: int, scores: NDArray[np.float64]) -> None:
         """Keep the scores per query [queries] of the look at `step`."""
@@ -71,7 +74,7 @@ class Looks:
         """Take back that the trial is to stop; no rule will stop it again."""
         self._put(SPARED, b"")
         if self._get(STOP) is not None:
-            self._files.delete_file(self._path(STOP))
+            self._patience.ask(lambda: self._files.delete_file(self._path(STOP)))
 
     @property
     def spared(self) -> bool:
@@ -87,23 +90,30 @@ class Looks:
         draft = self._path(f".{name}" if self._local else name)
         if self._local:
             self._files.create_dir(self._folder, recursive=True)
-        with self._files.open_output_stream(draft) as stream:
-            stream.write(content)
+
+        def put() -> None:
+            with self._files.open_output_stream(draft) as stream:
+                stream.write(content)
+
+        self._patience.ask(put)
         if self._local:
             self._files.move(draft, self._path(name))
 
     def _get(self, name: str) -> bytes | None:
-        try:
+        def get() -> bytes:
             with self._files.open_input_stream(self._path(name)) as stream:
                 content: bytes = stream.read()
+            return content
+
+        try:
+            return self._patience.ask(get)
         except FileNotFoundError:
             return None
-        return content
 
     def _names(self) -> Iterator[str]:
         from pyarrow import fs
 
         selector = fs.FileSelector(self._folder, allow_not_found=True)
-        for info in self._files.get_file_info(selector):
+        for info in self._patience.ask(lambda: self._files.get_file_info(selector)):
             if not info.base_name.startswith("."):
                 yield info.base_name

@@ -67,7 +67,8 @@ def _outside(error: Exception) -> str | None:
     from ablate.run.store import StoreUnreachable
 
     if isinstance(error, StoreUnreachable):
-        return f"The run folder is not to be had: {error}"
+        kept = "What is finished is kept; once it answers, the same command goes on."
+        return f"The run folder is not to be had: {error}. {kept}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         place = f" at {error.filename}" if error.filename else ""
         return f"No space is left{place}. What is finished is kept; the same command goes on."

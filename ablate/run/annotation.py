@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.run import sweep
 from ablate.run.capacity import Capacity, ClusterCannot
+from ablate.run.quiet import quiet
 from trainables.data.cache import Cache
 from trainables.data.collections import Collection, open_collection, parse_ref
 from trainables.data.collections.registry import is_collection
@@ -184,7 +185,7 @@ def _first(tasks: list[Any]) -> tuple[Any, tuple[int, Arrays]]:
     """The first of the tasks to be done, and its result."""
     import ray
 
-    with sweep.quiet():
+    with quiet():
         (ready, *_), _ = ray.wait(tasks)
         try:
             return ready, ray.get(ready)

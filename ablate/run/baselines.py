@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ablate.run.ledger import Ledger
 from ablate.run.trial import Job, Resources
+from trainables.patience import PATIENCE_SECONDS
 
 
 def score(name: str, job: Job, resources: Resources, path: str) -> None:
     """Score BM25 or the untrained encoder on the job's references, below `path` of the ledger."""
     from trainables import worker
 
-    ledger = Ledger(resources.runs)
+    ledger = Ledger(resources.runs, PATIENCE_SECONDS)
     output = ledger.store.scratch()
     output.mkdir(parents=True)
     worker.baseline_here(

@@ -7,6 +7,7 @@ from typing import Any
 
 from ablate.run.ledger import Ledger
 from ablate.run.trial import Job, Resources
+from trainables.patience import PATIENCE_SECONDS
 
 WEIGHTS_APART = 1e-4
 """Relative distance of weights that rounding explains: sums in another order, over all steps."""
@@ -23,7 +24,7 @@ def confirm(job: Job, resources: Resources, workers: int) -> dict[str, Any]:
     from trainables import worker
     from trainables.train import TrialTask
 
-    ledger = Ledger(resources.runs)
+    ledger = Ledger(resources.runs, PATIENCE_SECONDS)
     scratch = ledger.store.scratch()
     output = str(scratch / "output")
     task = TrialTask(spec=dict(job.spec), refs=job.refs, cache=resources.cache, output=output)

@@ -32,6 +32,7 @@ from ablate.run.stops import Judge, Stopping, judge
 from ablate.run.tasks import anywhere_spec, looks_place, moved, watched
 from ablate.run.trial import Job, Resources, is_done, is_settled
 from trainables.data.collections import Ref
+from trainables.patience import PATIENCE_SECONDS
 
 VERSIONS_OF = (
     "ablate", "torch", "ray", "transformers", "mlflow", "numpy", "pytrec-eval-terrier", "bm25s",
@@ -82,7 +83,7 @@ class StudyRun:
     ) -> None:
         """`growth` is what the cluster at `address` may grow to, when an autoscaler adds nodes."""
         self.plan, self.watcher, self.address, self.growth = plan, watcher, address, growth
-        self.ledger = Ledger(runs)
+        self.ledger = Ledger(runs, PATIENCE_SECONDS)
         self.folder = self.ledger.study(plan.study.name)
         wanted = plan.study.resources
         self.resources = Resources(

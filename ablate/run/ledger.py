@@ -71,8 +71,9 @@ class Record:
 class Ledger:
     """Reads and writes a run folder."""
 
-    def __init__(self, root: str | Path) -> None:
-        self.store = Store(root)
+    def __init__(self, root: str | Path | Store, patience: float = 0.0) -> None:
+        """`patience` is how many seconds an object store that does not answer is waited for."""
+        self.store = root if isinstance(root, Store) else Store(root, patience)
 
     def record(self, trial_id: str) -> Record | None:
         """The trial's record, or None when it was never started here."""

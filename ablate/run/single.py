@@ -16,6 +16,7 @@ from ablate.run import sweep
 from ablate.run.capacity import slots
 from ablate.run.ledger import default_cache
 from ablate.run.processes import threads
+from ablate.run.quiet import quiet
 from ablate.run.trial import Resources
 from trainables.data.collections import parse_refs
 from trainables.errors import InvalidInput, Problem
@@ -49,7 +50,7 @@ def train_one(
             slots(resources, total, None)
             storage = out.absolute() / ".train"
             try:
-                with sweep.quiet():
+                with quiet():
                     outcome = worker.run_group(task, worker.Group(workers), str(storage), "trial")
             finally:
                 shutil.rmtree(storage, ignore_errors=True)

@@ -6,19 +6,24 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainables import scratch
 from trainables.errors import InvalidInput, Problem
+from trainables.patience import Patience
 from trainables.scratch import process_lives
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 TEMPORARY = ".tmp"
-"""Folder, below the root, of files that are not yet in place."""
+"""Folder, below the root, of files that are not yet in place, and of what a sweep needs."""
+MARK = "mark"
+"""What a sweep leaves in its folder there before its first trial."""
+
+T = TypeVar("T")
 
 
 class StoreUnreachable(RuntimeError):
@@ -32,12 +37,13 @@ class Store:
     """A root folder given by a local path or a URI that pyarrow knows (`s3://…`, `gs://…`).
 
     Paths are relative to the root, with `/`. A write is atomic: readers see the old content, the
-    new content, or nothing.
+    new content, or nothing. An object store that does not answer is waited for `patience` seconds.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, patience: float = 0.0) -> None:
         from pyarrow import fs
 
+        self._patience = Patience(patience)
         self.uri = str(root) if "://" in str(root) else str(Path(root).absolute())
         try:
             self._files, self._root = fs.FileSystem.from_uri(self.uri)
@@ -68,19 +74,22 @@ class Store:
 
     def read(self, path: str) -> bytes | None:
         """The content of a file, or None when it does not exist."""
-        with self.reaching():
-            try:
-                with self._files.open_input_stream(self.path(path)) as stream:
-                    content: bytes = stream.read()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-        return content
+
+        def read() -> bytes:
+            with self._files.open_input_stream(self.path(path)) as stream:
+                content: bytes = stream.read()
+            return content
+
+        try:
+            return self._ask(read)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def write(self, path: str, content: bytes) -> None:
         """Put `content` at `path` in one step."""
         if self.local is None:
-            with self._putting(), self._files.open_output_stream(self.path(path)) as stream:
-                stream.write(content)
+            with self._putting():
+                self._ask(lambda: self._put(path, content))
             return
         target = self.local / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +104,10 @@ class Store:
         finally:
             shutil.rmtree(draft.parent, ignore_errors=True)
 
+    def _put(self, path: str, content: bytes) -> None:
+        with self._files.open_output_stream(self.path(path)) as stream:
+            stream.write(content)
+
     def scratch(self) -> Path:
         """A fresh path on local disk, not yet created; beside the root when the root is local."""
         return self.local / TEMPORARY / scratch.own_name() if self.local else scratch.fresh()
@@ -102,15 +115,17 @@ class Store:
     def sweep_scratch(self) -> None:
         """Remove what processes of this host that no longer live left half-written."""
         scratch.sweep()
-        for draft in self.abandoned():
-            shutil.rmtree(draft, ignore_errors=True)
+        for path in self.abandoned():
+            if self.local is None:
+                self.delete(path)
+            else:
+                shutil.rmtree(self.local / path, ignore_errors=True)
 
-    def abandoned(self) -> list[Path]:
-        """Scratch of processes of this host that no longer live, when the root is local."""
-        if self.local is None:
-            return []
-        drafts = sorted((self.local / TEMPORARY).glob(f"{socket.gethostname()}.*.*"))
-        return [draft for draft in drafts if not process_lives(draft.name)]
+    def abandoned(self) -> list[str]:
+        """The scratch, below the root, of processes of this host that no longer live."""
+        mine = f"{socket.gethostname()}."
+        names = [name for name in self.children(TEMPORARY) if name.startswith(mine)]
+        return [f"{TEMPORARY}/{name}" for name in names if not process_lives(name)]
 
     def publish(self, folder: Path, path: str) -> None:
         """Move a local folder to `path`, replacing what stands there."""
@@ -118,8 +133,8 @@ class Store:
 
         if self.local is None:
             self.delete(path)
-            with self.reaching():
-                fs.copy_files(str(folder), self.path(path), destination_filesystem=self._files)
+            place = self.path(path)
+            self._ask(lambda: fs.copy_files(str(folder), place, destination_filesystem=self._files))
             shutil.rmtree(folder)
             return
         target = self.local / path
@@ -147,8 +162,8 @@ class Store:
         if self.local is not None:
             return self.local / path
         copy.mkdir(parents=True)
-        with self.reaching():
-            fs.copy_files(self.path(path), str(copy), source_filesystem=self._files)
+        place = self.path(path)
+        self._ask(lambda: fs.copy_files(place, str(copy), source_filesystem=self._files))
         return copy
 
     def exists(self, path: str) -> bool:
@@ -174,8 +189,7 @@ class Store:
         from pyarrow import fs
 
         selector = fs.FileSelector(self.path(path), allow_not_found=True)
-        with self.reaching():
-            found = self._files.get_file_info(selector)
+        found = self._ask(lambda: self._files.get_file_info(selector))
         yield from sorted(info.base_name for info in found)
 
     def size(self, path: str) -> int:
@@ -185,23 +199,23 @@ class Store:
         if self._info(path).type == fs.FileType.File:
             return int(self._info(path).size)
         selector = fs.FileSelector(self.path(path), allow_not_found=True, recursive=True)
-        with self.reaching():
-            return sum(info.size or 0 for info in self._files.get_file_info(selector))
+        found = self._ask(lambda: self._files.get_file_info(selector))
+        return sum(info.size or 0 for info in found)
 
     def delete(self, path: str) -> None:
         """Remove a file or a folder; nothing happens when it is absent."""
         from pyarrow import fs
 
         kind = self._info(path).type
-        with self.reaching(), contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
             if kind == fs.FileType.Directory:
-                self._files.delete_dir(self.path(path))
+                self._ask(lambda: self._files.delete_dir(self.path(path)))
             elif kind == fs.FileType.File:
-                self._files.delete_file(self.path(path))
+                self._ask(lambda: self._files.delete_file(self.path(path)))
 
     def require(self) -> None:
-        """Raise StoreUnreachable when the root's object store does not answer, InvalidInput when it
-        has no such bucket."""
+        """Raise StoreUnreachable when the root's object store does not answer at once, InvalidInput
+        when it has no such bucket."""
         from pyarrow import fs
 
         if self.local is not None:
@@ -222,8 +236,28 @@ class Store:
         return InvalidInput([Problem("--runs", rule, self.uri)])
 
     def _info(self, path: str) -> Any:
+        return self._ask(lambda: self._files.get_file_info(self.path(path)))
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """What the call returns, which may be made again."""
+        if self.local is not None:
+            return call()
         with self.reaching():
-            return self._files.get_file_info(self.path(path))
+            return self._patience.ask(call)
+
+    def failure(self, error: BaseException | None) -> StoreUnreachable | None:
+        """The failure of this object store that `error` came of, if it did."""
+        while error is not None and self.local is None:
+            if isinstance(error, StoreUnreachable):
+                return error
+            # What the system says has a number; what pyarrow says of a store has none.
+            if isinstance(error, OSError) and error.errno is None:
+                return self._unreachable(error)
+            error = error.__cause__ or error.__context__
+        return None
+
+    def _unreachable(self, error: OSError) -> StoreUnreachable:
+        return StoreUnreachable(f"{self.uri} cannot be reached: {error}")
 
     @contextlib.contextmanager
     def _putting(self) -> Iterator[None]:
@@ -244,4 +278,4 @@ class Store:
         except OSError as error:
             if self.local is not None:
                 raise
-            raise StoreUnreachable(f"{self.uri} cannot be reached: {error}") from error
+            raise self._unreachable(error) from error

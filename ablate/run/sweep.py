@@ -14,18 +14,19 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.run.capacity import Capacity, ClusterCannot, Nodes, worker_need
 from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
-from ablate.run.store import TEMPORARY
+from ablate.run.quiet import quiet
+from ablate.run.store import MARK, TEMPORARY, StoreUnreachable
 from ablate.run.supply import Further, Supply
 from ablate.run.trial import Job, Resources, TakenOver, execute, lost
 from trainables.cpus import usable
 from trainables.faults import is_out_of_memory, out_of_memory
 from trainables.memory import uncollected
+from trainables.patience import PATIENCE_SECONDS
 
 DRIVER: Mapping[str, float] = {"node:__internal_head__": 0.0001}
 """What a function that only drives a worker group asks for: a place on the head node, which a spot
@@ -130,13 +131,13 @@ def run_jobs(
     """Run the jobs, at most `concurrent` at once; returns the records of those run here.
 
     Jobs that another driver is at are waited for, and run here when that driver dies. Those of
-    `further` come as their time comes.
+    `further` come as their time comes. Raises StoreUnreachable when the run folder is lost.
     """
     if not jobs and not (further and further.to_come):
         return []
-    ledger = Ledger(resources.runs)
+    ledger = Ledger(leases.store)
     place = f"{TEMPORARY}/{socket.gethostname()}.{os.getpid()}.sweep"
-    ledger.store.write(f"{place}/mark", b"")
+    ledger.store.write(f"{place}/{MARK}", b"")
     supply = Supply(jobs, ledger, leases, watcher.ended, further)
     records: list[Record] = []
     try:
@@ -145,7 +146,9 @@ def run_jobs(
             _fit(supply, resources, concurrent, watch, place)
             records += watch.records
     finally:
-        ledger.store.delete(place)
+        # What stays is removed by the next driver, when this one is known to be dead.
+        with contextlib.suppress(StoreUnreachable):
+            ledger.store.delete(place)
     return records
 
 
@@ -154,7 +157,7 @@ def _fit(supply: Supply, resources: Resources, concurrent: int, watch: Any, plac
     from ray import tune
 
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
-    trial = tune.with_parameters(_tune_trial, resources=asdict(resources), mark=f"{place}/mark")
+    trial = tune.with_parameters(_tune_trial, resources=asdict(resources), mark=f"{place}/{MARK}")
     tuner = tune.Tuner(
         tune.with_resources(trial, _request(resources)),
         tune_config=tune.TuneConfig(
@@ -166,7 +169,7 @@ def _fit(supply: Supply, resources: Resources, concurrent: int, watch: Any, plac
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=Ledger(resources.runs).store.uri_of(place),
+            storage_path=watch.ledger.store.uri_of(place),
             verbose=0,
             callbacks=[watch],
             log_to_file=False,
@@ -176,9 +179,12 @@ def _fit(supply: Supply, resources: Resources, concurrent: int, watch: Any, plac
     try:
         with quiet():
             tuner.fit()
-    except Exception:
+    except Exception as error:
         if watch.blind:
             raise ClusterCannot(watch.blind) from None
+        failure = watch.ledger.store.failure(error)
+        if failure is not None:
+            raise failure from None
         raise
 
 
@@ -252,7 +258,7 @@ def _tune_trial(config: Mapping[str, Any], resources: Mapping[str, Any], mark: s
     from ray import tune
 
     job: Job = config["job"].job
-    if not Ledger(resources["runs"]).store.exists(mark):
+    if not Ledger(resources["runs"], PATIENCE_SECONDS).store.exists(mark):
         tune.report({"blind": _blind(resources["runs"])})
         return
     callbacks: tuple[Any, ...] = ()
@@ -284,6 +290,7 @@ class _Events:
         self.ledger, self.watcher, self.supply = ledger, watcher, supply
         self.records: list[Record] = []
         self.blind: str | None = None
+        self.away: StoreUnreachable | None = None
         self._running: set[str] = set()
         self._steps: dict[str, float] = {}
         self._losses: dict[str, tuple[int, float]] = {}
@@ -293,6 +300,11 @@ class _Events:
         from ray import tune
 
         return (tune.Callback, ())
+
+    def on_step_begin(self, iteration: int, trials: Any, **_: Any) -> None:
+        """End the sweep when the run folder is lost: Tune would run again what has ended."""
+        if self.away is not None:
+            raise self.away
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self._running.add(_id(trial))
@@ -322,6 +334,12 @@ class _Events:
             trial.max_failures = 0
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        try:
+            self._completed(trial)
+        except StoreUnreachable as error:
+            self.away = error
+
+    def _completed(self, trial: Any) -> None:
         job = trial.config["job"].job
         if "taken_over" in (trial.last_result or {}):
             self.supply.taken_over(job.trial_id)
@@ -375,24 +393,3 @@ def _own_packages() -> list[str]:
     import trainables
 
     return [next(iter(package.__path__)) for package in (ablate, trainables, search_spaces)]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """What Ray prints in the driver is dropped: the watcher shows what happens, records say why."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.data")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            Path(os.devnull).open("w", encoding="utf-8") as sink,
-            contextlib.redirect_stdout(sink),
-            contextlib.redirect_stderr(sink),
-        ):
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.run import older
 from ablate.run.ledger import Ledger, Record, slug
+from ablate.run.store import StoreUnreachable
 from trainables import scratch
 from trainables.data.cache import Cache
 from trainables.data.collections import Ref, fingerprint, parse_refs
@@ -24,6 +25,7 @@ from trainables.evaluation.means import beir_means
 from trainables.faults import is_own, reason_of
 from trainables.looks import STOPPED
 from trainables.memory import uncollected
+from trainables.patience import PATIENCE_SECONDS
 from trainables.whole import is_whole
 
 if TYPE_CHECKING:
@@ -100,9 +102,9 @@ def execute(
     """Run the job and return its final record, which is in the ledger by then.
 
     `callbacks` go to the Ray Train worker group, when the trial has one. Raises TakenOver, with
-    nothing written, when the job's claim was lost.
+    nothing written, when the job's claim was lost, and StoreUnreachable when the run folder was.
     """
-    ledger = Ledger(resources.runs)
+    ledger = Ledger(resources.runs, PATIENCE_SECONDS)
     record = _begin(job, ledger)
     scratch.sweep()
     here = ledger.store.scratch()
@@ -113,7 +115,7 @@ def execute(
             _require_claim(job, ledger)
             ledger.publish(job.trial_id, output)
             record = _ended(record, outcome)
-        except TakenOver:
+        except (TakenOver, StoreUnreachable):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result
             _require_claim(job, ledger)
@@ -186,7 +188,7 @@ def _run(
 
     output = here / "output"
     output.mkdir(parents=True)
-    ledger = Ledger(resources.runs)
+    ledger = Ledger(resources.runs, PATIENCE_SECONDS)
     trained = _trained(job, ledger, here / "trained")
     cache = Cache(Path(resources.cache))
     refs, kept = _left(record, job.refs, ledger, cache, here) if trained else (job.refs, {})

@@ -11,7 +11,7 @@ from ablate.plan.planner import Plan, PlannedTrial, make_plan
 from ablate.plan.study import read_study
 from ablate.run.lease import DRIVERS, alive, claims, dead
 from ablate.run.ledger import Ledger, Record, cache_root
-from ablate.run.store import TEMPORARY
+from ablate.run.store import MARK, TEMPORARY
 from trainables.data.cache import Cache
 from trainables.errors import InvalidInput, Problem, nearest
 from trainables.looks import Looks
@@ -122,8 +122,7 @@ def leftovers(ledger: Ledger, unchosen: bool = False) -> Iterator[Leftover]:
     With `unchosen` also the encoders of draws that no study chose, which no test will score.
     """
     store, busy = ledger.store, claims(ledger.store)
-    for draft in [*store.abandoned(), *_stale(ledger)]:
-        path = f"{TEMPORARY}/{draft.name}"
+    for path in [*store.abandoned(), *_stale(ledger)]:
         yield Leftover("scratch of a process that died", path, store.size(path))
     for path in dead(store):
         yield Leftover("lease of a driver that died", path, 0)
@@ -143,13 +142,20 @@ def leftovers(ledger: Ledger, unchosen: bool = False) -> Iterator[Leftover]:
         yield from _unchosen(ledger)
 
 
-def _stale(ledger: Ledger) -> Iterator[Path]:
-    if ledger.store.local is None:
-        return
-    mine = set(ledger.store.abandoned())
-    for draft in (ledger.store.local / TEMPORARY).glob("*"):
-        if draft not in mine and time.time() - draft.stat().st_mtime > STALE_SECONDS:
-            yield draft
+def _stale(ledger: Ledger) -> Iterator[str]:
+    """What processes of other hosts left; on an object store, where only sweeps have something
+    there, such as began long ago and have no driver any more."""
+    store = ledger.store
+    mine = set(store.abandoned())
+    living = [owner for owner in store.children(DRIVERS) if alive(store, owner)]
+    processes = {owner.rpartition(".")[0] for owner in living if store.local is None}
+    for name in store.children(TEMPORARY):
+        path = f"{TEMPORARY}/{name}"
+        if path in mine or name.rpartition(".")[0] in processes:
+            continue
+        made = store.modified(path if store.local else f"{path}/{MARK}")
+        if made is not None and time.time() - made > STALE_SECONDS:
+            yield path
 
 
 def _drivers(ledger: Ledger) -> bool:

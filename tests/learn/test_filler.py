@@ -18,6 +18,7 @@ from ablate.learn.tracking.sync import SyncSummary, sync
 from ablate.learn.tracking.tracked import KEY
 from ablate.plan.planner import Plan
 from ablate.run.ledger import Ledger
+from ablate.run.store import StoreUnreachable
 from tests.learn import fake
 from tests.learn.slow import Store
 
@@ -144,6 +145,18 @@ def test_what_breaks_in_the_process_is_told_at_the_end(begun: tuple[Plan, Ledger
         filler.changed()
         found = filler.finish()
     assert isinstance(found, Behind) and "has lost its scores" in found.reason
+
+
+def test_a_run_folder_that_is_away_is_waited_for_like_a_server(
+    begun: tuple[Plan, Ledger], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def lost(*_: object) -> None:
+        raise StoreUnreachable("s3://bucket/runs cannot be reached: timeout")
+
+    plan, ledger = begun
+    monkeypatch.setattr("ablate.learn.results.collect", lost)
+    found = module._pass(plan, str(ledger.store.local), f"sqlite:///{tmp_path}/db", [0, 0], True)
+    assert found == "s3://bucket/runs cannot be reached: timeout"
 
 
 def test_a_remote_run_folder_without_a_server_is_left_to_track(begun: tuple[Plan, Ledger]) -> None:

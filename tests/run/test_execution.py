@@ -89,7 +89,7 @@ def plan_of(study: Path) -> Plan:
     return make_plan(load_study(str(study)))
 
 
-def findings(runs: Path) -> dict[str, object]:
+def findings(runs: Path | str) -> dict[str, object]:
     """What must not depend on how a study was run: no times, no attempts, no hosts."""
     records = {}
     for record in Ledger(runs).records():

@@ -2,71 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from pyarrow import fs
 
 from ablate.cli import CLUSTER_CANNOT, WRONG_INPUT, main
+from ablate.run import sweep, trial, upkeep
 from ablate.run.lease import CLAIMS, DRIVERS, Leases
 from ablate.run.ledger import Ledger, Record
-from ablate.run.store import Store, StoreUnreachable
+from ablate.run.store import MARK, TEMPORARY, Store, StoreUnreachable
+from ablate.run.trial import Job, Resources
+from ablate.run.upkeep import leftovers
+from tests.run.s3_server import KEYS, Line, at, free_port
 from trainables.errors import InvalidInput
 from trainables.looks import Looks
 
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
+@pytest.fixture
+def endpoint(s3_port: int) -> str:
     """The query part of a URI of an S3 server on this machine."""
-    pytest.importorskip("moto", reason="the S3 server of moto is not installed")
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **KEYS},
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"endpoint_override=127.0.0.1%3A{port}&scheme=http&allow_bucket_creation=true"
-    finally:
-        server.terminate()
-        server.wait()
+    return at(s3_port)
 
 
 @pytest.fixture
-def store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Store:
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
+def store(endpoint: str, s3_keys: None) -> Store:
     made = Store(f"s3://bucket/runs?{endpoint}")
     made.files.create_dir("bucket")
     return made
@@ -127,6 +98,32 @@ def test_a_ledger_and_its_leases_work_there(store: Store) -> None:
     assert list(store.children(CLAIMS)) == list(store.children(DRIVERS)) == []
 
 
+def test_what_a_killed_driver_left_there_goes(store: Store) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = socket.gethostname()
+    sweeps = [f"{here}.{ended.pid}.sweep", f"{here}.{os.getpid()}.sweep", "another-host.1.sweep"]
+    for name in sweeps:
+        store.write(f"{TEMPORARY}/{name}/{MARK}", b"")
+    assert f"{TEMPORARY}/{sweeps[0]}" in [left.path for left in leftovers(Ledger(store))]
+    store.sweep_scratch()
+    assert set(store.children(TEMPORARY)) == set(sweeps[1:])
+    assert list(leftovers(Ledger(store))) == []
+
+
+def test_gc_finds_what_drivers_of_other_hosts_left_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.delete(TEMPORARY)
+    for name in ("gone.1.sweep", "busy.1.sweep"):
+        store.write(f"{TEMPORARY}/{name}/{MARK}", b"")
+    store.write(f"{DRIVERS}/busy.1.abcd", b"")
+    assert list(leftovers(Ledger(store))) == []
+    monkeypatch.setattr(upkeep, "STALE_SECONDS", 0.0)
+    assert [left.path for left in leftovers(Ledger(store))] == [f"{TEMPORARY}/gone.1.sweep"]
+    store.delete(f"{DRIVERS}/busy.1.abcd")
+
+
 def test_a_bucket_that_is_missing_is_named(store: Store, endpoint: str) -> None:
     missing = Store(
         f"s3://no-such-bucket/runs?{endpoint}".replace("&allow_bucket_creation=true", "")
@@ -147,7 +144,22 @@ def test_a_store_that_does_not_answer_ends_in_a_sentence_and_code_3(tmp_path: Pa
     )
     assert done.returncode == CLUSTER_CANNOT, done.stderr
     assert "Traceback" not in done.stderr and "cannot be reached" in done.stderr
+    assert "What is finished is kept; once it answers, the same command goes on." in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_is_cut_and_mended_is_waited_for(s3_port: int, s3_keys: None) -> None:
+    with Line(s3_port) as line:
+        store = Store(f"s3://bucket/patient?{at(line.port)}", patience=60.0)
+        store.files.create_dir("bucket")
+        store.write("a", b"one")
+        line.cut()
+        with pytest.raises(StoreUnreachable):
+            Store(store.uri).read("a")
+        mending = threading.Timer(1.0, line.mend)
+        mending.start()
+        assert store.read("a") == b"one"
+        mending.join()
 
 
 # A store that fails, without a server
@@ -213,6 +225,61 @@ def test_a_store_that_refuses_is_named_whatever_is_asked(
         with pytest.raises(StoreUnreachable, match=f"{URI} cannot be reached: ") as caught:
             ask()
         assert str(error) in str(caught.value)
+
+
+def test_a_trial_whose_store_is_lost_is_not_one_that_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is the sweep that starts it again, or ends."""
+    monkeypatch.setattr(trial, "_run", lost_store)
+    resources = Resources(str(tmp_path / "runs"), str(tmp_path / "cache"))
+    job = Job("t1", "01 joint_lh", 0, {}, {}, {}, ())
+    with pytest.raises(StoreUnreachable):
+        trial.execute(job, resources, lambda metrics: None)
+    (record,) = Ledger(resources.runs).records()
+    assert record.state == "running"
+
+
+def lost_store(*_: Any) -> Any:
+    raise StoreUnreachable(f"{URI} cannot be reached: timeout")
+
+
+class Ended:
+    """A trial as Tune shows it at its end."""
+
+    config: ClassVar[dict[str, Any]] = {"job": SimpleNamespace(job=SimpleNamespace(trial_id="t1"))}
+    last_result: ClassVar[dict[str, Any]] = {}
+
+
+def test_a_sweep_that_cannot_read_how_a_trial_ended_ends(
+    failing: Callable[[OSError | None], Store],
+) -> None:
+    """An error at that moment would make Tune run the trial again, though it has finished."""
+    events = sweep._Events(Ledger(failing(REFUSALS[0])), None, None)  # type: ignore[arg-type]
+    events.on_step_begin(1, [])
+    events.on_trial_complete(1, [], Ended())
+    with pytest.raises(StoreUnreachable):
+        events.on_step_begin(2, [])
+    assert events.records == []
+
+
+def test_the_failure_of_a_store_is_found_behind_other_errors(
+    failing: Callable[[OSError | None], Store], tmp_path: Path
+) -> None:
+    local, store = Store(tmp_path), failing(REFUSALS[0])
+
+    def wrapped(cause: Exception) -> Exception:
+        """As Tune does: only the context tells."""
+        error = RuntimeError("a text of Tune's")
+        error.__context__ = cause
+        return error
+
+    own = StoreUnreachable("gone")
+    assert store.failure(wrapped(own)) is own
+    assert URI in str(store.failure(wrapped(REFUSALS[0])))
+    assert store.failure(wrapped(ValueError("a defect"))) is None
+    assert store.failure(wrapped(OSError(errno.ENOSPC, "No space left"))) is None
+    assert local.failure(wrapped(REFUSALS[0])) is None
 
 
 def test_a_bucket_that_is_missing_is_the_users_mistake(

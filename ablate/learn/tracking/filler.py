@@ -199,6 +199,7 @@ def _pass(plan: Plan, runs: str, uri: str, counts: Any, on_the_way: bool) -> Syn
     from ablate.learn.results import collect
     from ablate.learn.tracking.door import TrackingUnavailable
     from ablate.learn.tracking.sync import sync
+    from ablate.run.store import StoreUnreachable
 
     def progress(done: int, total: int) -> None:
         counts[0], counts[1] = done, total
@@ -206,5 +207,5 @@ def _pass(plan: Plan, runs: str, uri: str, counts: Any, on_the_way: bool) -> Syn
     ledger = Ledger(runs)
     try:
         return sync(collect(plan, ledger), ledger, uri, on_the_way, progress)
-    except TrackingUnavailable as error:
+    except (TrackingUnavailable, StoreUnreachable) as error:
         return str(error)
