@@ -12,7 +12,7 @@ from ablate.learn.claims.values import OneOf
 from ablate.learn.report import write_report
 from ablate.learn.report.claims import _cells
 from ablate.learn.results import Results, collect
-from ablate.learn.tracking.tracked import _cell_metrics
+from ablate.learn.tracking.tracked import cell_metrics
 from ablate.plan.planner import Plan
 from ablate.run.ledger import Ledger
 from tests.learn import fake
@@ -78,7 +78,7 @@ def test_report_and_mlflow_name_the_sets(plan: Plan, tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert f"{MEAN}: mean ± sd over seeds" in page
     for cell in results.cells:
-        sent = _cell_metrics(results, cell)
+        sent = cell_metrics(results, cell)
         assert sent[f"{MEAN}/ndcg_at_10"] == cell.metrics[f"{MEAN}/ndcg_at_10"].mean
         assert all(len(name) <= 250 for name in sent)
 
