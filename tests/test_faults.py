@@ -154,7 +154,9 @@ def test_a_trial_that_failed_by_itself_is_settled(
     assert Ledger(tmp_path).record("t0") == record and is_settled(record, WANTED)
 
 
-@pytest.mark.parametrize("error", machines(), ids=named)
+@pytest.mark.parametrize(
+    "error", [e for e in machines() if not isinstance(e, StoreUnreachable)], ids=named
+)
 def test_a_trial_that_machines_failed_is_run_again(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +165,16 @@ def test_a_trial_that_machines_failed_is_run_again(
     assert not is_settled(record, WANTED)
     again = run(ValueError("now by itself"), tmp_path, monkeypatch)
     assert (again.attempts, again.own_fault) == (2, True) and is_settled(again, WANTED)
+
+
+def test_a_trial_whose_run_folder_is_away_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no place for its end; its record says that it runs, and another driver takes it."""
+    with pytest.raises(StoreUnreachable):
+        run(StoreUnreachable("s3://bucket/runs cannot be reached"), tmp_path, monkeypatch)
+    record = Ledger(tmp_path).record("t0")
+    assert record is not None and record.state == "running" and not is_settled(record, WANTED)
 
 
 # On a worker group
