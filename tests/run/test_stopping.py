@@ -134,7 +134,9 @@ def test_what_people_read_says_how_many_were_stopped_and_why(
     rows = (tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()
     assert sum(",stopped," in row for row in rows) == 2
     runs = {run.key: run for run in tracked_runs(results, {})}
-    killed = [run for run in runs.values() if run.status == "KILLED"]
+    ended = [run for run in runs.values() if run.status == "KILLED"]
+    killed = [run for run in ended if run.tags["level"] == "trial"]
+    assert [run.name for run in ended if run not in killed] == [bad.name]
     assert len(killed) == 2 and all("asha" in run.tags["reason"] for run in killed)
     cells = [run for run in runs.values() if run.tags["level"] == "cell"]
     assert sorted(run.metrics["n/stopped"] for run in cells) == [0.0, 2.0]
