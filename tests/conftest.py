@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Its consoles keep the streams they find when it is first imported: inside a test those of the
+# test, which are closed behind it.
+import ablate.cli.show  # noqa: F401
 from tests.tiny import WORDS, write_backbone
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -46,19 +46,6 @@ FAILED, REASON = "01 joint_lh 0.02", "the loss is not finite at step 31; lower o
 PRIMARY = "pydocs/test/ndcg_at_10"
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One SQLite store for the module: a fresh one takes seconds of migrations."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
-
-
-@pytest.fixture(scope="module")
-def client(store: str) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=store)
-
-
 @pytest.fixture
 def names() -> Iterator[Callable[[], str]]:
     """Names of studies that no other test of the module has."""

@@ -52,18 +52,6 @@ def swept(root: Path, end: End) -> tuple[Plan, Ledger, Record]:
     return plan, ledger, end(record)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
-
-
-@pytest.fixture(scope="module")
-def client(store: str) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=store)
-
-
 @pytest.mark.parametrize("end", [stopped, failed])
 def test_a_trial_run_again_is_as_one_that_ran_once(
     end: End, tmp_path: Path, store: str, client: Any

@@ -11,7 +11,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from types import TracebackType
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -74,12 +73,7 @@ class Line:
         self.mend()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.cut()
 
     def mend(self) -> None:
