@@ -1,6 +1,6 @@
 """MLflow at 1,000 trials: filling time and CPU, size of the store, and how fast its pages open.
 
-    python tests/bench/tracking.py --trials 1000 --out FOLDER
+    python -m tests.bench.tracking --trials 1000 --out FOLDER
 
 Trials are simulated. The store is SQLite behind an `mlflow server`; pages are opened in headless
 Chromium, and screenshots of them are left in FOLDER.
