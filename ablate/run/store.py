@@ -76,9 +76,13 @@ class Store:
         """The content of a file, or None when it does not exist."""
 
         def read() -> bytes:
-            with self._files.open_input_stream(self.path(path)) as stream:
-                content: bytes = stream.read()
-            return content
+            while True:
+                with self._files.open_input_stream(self.path(path)) as stream:
+                    content: bytes = stream.read()
+                # An object store is asked for the length first; what replaces the file in between
+                # comes cut to it.
+                if self.local or self._files.get_file_info(self.path(path)).size == len(content):
+                    return content
 
         try:
             return self._ask(read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import socket
@@ -317,3 +318,17 @@ def test_commands_end_in_a_code_when_the_store_fails(
 def test_a_uri_that_is_none_is_the_users_mistake(uri: str) -> None:
     with pytest.raises(InvalidInput, match=r"cannot be opened as a run folder|names no bucket"):
         Store(uri)
+
+
+def test_a_file_that_is_replaced_by_a_longer_one_while_it_is_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """pyarrow asks for the length, then for so many bytes of what stands there by then."""
+    whole, answers = b'{"state": "finished"}', [b'{"state": "fini', b'{"state": "finished"}']
+    store = Store(URI)
+    files = SimpleNamespace(
+        open_input_stream=lambda path: io.BytesIO(answers.pop(0)),
+        get_file_info=lambda path: SimpleNamespace(size=len(whole)),
+    )
+    monkeypatch.setattr(store, "_files", files)
+    assert store.read("trials/t/record.json") == whole and answers == []
