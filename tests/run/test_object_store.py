@@ -321,11 +321,11 @@ def test_a_uri_that_is_none_is_the_users_mistake(uri: str) -> None:
 
 
 def test_a_file_that_is_replaced_by_a_longer_one_while_it_is_read_is_read_again(
-    monkeypatch: pytest.MonkeyPatch,
+    failing: Callable[[OSError | None], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pyarrow asks for the length, then for so many bytes of what stands there by then."""
     whole, answers = b'{"state": "finished"}', [b'{"state": "fini', b'{"state": "finished"}']
-    store = Store(URI)
+    store = failing(None)
     files = SimpleNamespace(
         open_input_stream=lambda path: io.BytesIO(answers.pop(0)),
         get_file_info=lambda path: SimpleNamespace(size=len(whole)),

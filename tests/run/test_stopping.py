@@ -45,7 +45,7 @@ select: {{maximize: {collection}/dev/ndcg_at_10}}
 evaluate: [{collection}/test]
 watch: {{split: {collection}/dev, every: 2}}
 stop: {{rule: asha, among: cells, grace: 2, reduction: 2}}
-resources: {{max_concurrent_trials: 2}}
+resources: {{max_concurrent_trials: 1}}
 """
 
 
@@ -71,7 +71,10 @@ def study(
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory, study: Path) -> Path:
-    """A run folder in which the cell of the huge learning rate was stopped, by `ablate run`."""
+    """A run folder in which the cell of the huge learning rate was stopped, by `ablate run`.
+
+    One trial at a time: a bad one that looks before its rival has nobody to be worse than.
+    """
     runs = tmp_path_factory.mktemp("swept") / "runs"
     command = [sys.executable, "-m", "ablate.cli", "run", str(study), "--runs", str(runs)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -295,7 +298,7 @@ def test_worker_groups_that_are_stopped_at_full_occupancy_leave_nothing(
     tmp_path: Path, tiny_collection: str, tiny_backbone: str
 ) -> None:
     text = STUDY.replace("[1.0e-3, 100.0]", "[1.0e-3, 100.0, 200.0]").replace("[0, 1]", "[0]")
-    text = text.replace("max_concurrent_trials: 2", "workers: 2").replace("steps: 8", "steps: 60")
+    text = text.replace("max_concurrent_trials: 1", "workers: 2").replace("steps: 8", "steps: 60")
     study = written(tmp_path, text, tiny_collection, tiny_backbone)
     lines = finish(study, tmp_path / "runs")
     assert lines[-1] == ["done", "1", "0", "2", "0"] and ["free"] in lines
