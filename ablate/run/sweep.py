@@ -28,7 +28,9 @@ from trainables.faults import is_out_of_memory, out_of_memory
 from trainables.memory import uncollected
 from trainables.patience import PATIENCE_SECONDS
 
-DRIVER: Mapping[str, float] = {"node:__internal_head__": 0.0001}
+HEAD = "node:__internal_head__"
+"""Ray's name of the resource that only the head node has."""
+DRIVER: Mapping[str, float] = {HEAD: 0.0001}
 """What a function that only drives a worker group asks for: a place on the head node, which a spot
 loss spares, and no CPU, so that drivers never hold what workers wait for."""
 INFRASTRUCTURE_RETRIES = 3

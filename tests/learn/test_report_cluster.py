@@ -12,6 +12,7 @@ from ablate.learn.report.citations import citations
 from ablate.learn.report.cluster import nodes
 from ablate.learn.report.document import Code, Section, Table, Text
 from ablate.learn.report.figures import Figure
+from ablate.learn.report.ramps import Ramps, ramps, told
 from ablate.learn.results import Results, collect
 from ablate.run.cluster.nodes import node_hours
 from ablate.run.ledger import Ledger
@@ -43,6 +44,7 @@ def shown(section: Section) -> str:
 def test_nodes_are_drawn_and_their_hours_counted(results: Results) -> None:
     section = nodes(results)
     assert "Up to 3 nodes over 18 min" in shown(section)
+    assert "Trials waited 90 s for the first new node" in shown(section).replace("2 min", "90 s")
     (table,) = (block for block in section.blocks if isinstance(block, Table))
     expected = node_hours(ROWS)
     assert {row[0].shown: row[1].sort for row in table.rows} == pytest.approx(expected)
@@ -67,6 +69,39 @@ def figures(section: Section) -> list[Figure]:
 
 def test_a_study_on_one_machine_has_no_nodes(results: Results) -> None:
     assert nodes(replace(results, nodes=())).blocks == ()
+
+
+def row(time: float, nodes: int, running: int, pending: int) -> dict[str, float]:
+    return {"time": time, "nodes": nodes, "running": running, "pending": pending}
+
+
+def test_a_node_comes_is_lost_is_replaced_and_goes() -> None:
+    rows = [
+        row(10, 1, 0, 3), row(22, 2, 0, 3), row(24, 3, 2, 1),  # two nodes come
+        row(40, 2, 2, 1), row(47, 3, 2, 1),  # one is killed; its trial counts until it begins again
+        row(60, 3, 2, 0), row(70, 3, 1, 0), row(85, 2, 1, 0),  # work runs out, and a node goes
+        row(90, 2, 0, 0),
+    ]  # fmt: skip
+    found = ramps([rows])
+    assert found == Ramps(came=(12, 14), replaced=(7,), went=(15,), lost=1)
+    assert told(found) == (
+        "Trials waited 12 s for the first new node, at most 14 s for one of 2. 1 node went while "
+        "there was work; the next came 7 s later. Idle nodes went 15 s after a trial had ended."
+    )
+
+
+def test_a_killed_node_of_the_last_trials_is_lost_not_idle() -> None:
+    found = ramps([[row(0, 3, 2, 0), row(5, 2, 2, 0), row(9, 3, 2, 0), row(30, 3, 0, 0)]])
+    assert (found.lost, found.replaced, found.went) == (1, (4,), ())
+
+
+def test_each_execution_waits_by_itself() -> None:
+    first, second = [row(0, 1, 0, 1), row(6, 2, 1, 0)], [row(5000, 1, 0, 1), row(5009, 2, 1, 0)]
+    assert ramps([first, second]).came == (6, 9)
+
+
+def test_nodes_that_stay_have_no_delays() -> None:
+    assert told(ramps([[row(0, 2, 0, 3), row(9, 2, 2, 1), row(20, 2, 0, 0)]])) == ""
 
 
 def test_what_is_used_is_cited(results: Results) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from ablate.learn.report.document import Section, Table, Text, duration, number, plural, value
 from ablate.learn.report.figures import Figure
 from ablate.learn.report.lines import LinePlot, Point, Series, line_plot
+from ablate.learn.report.ramps import ramps, told
 from ablate.learn.results import Results
 
 TITLE = "Nodes over time"
@@ -21,7 +22,8 @@ Sample = Mapping[str, Any]
 def nodes(results: Results) -> Section:
     """Nodes, running and pending trials, node-hours and money; empty without a cluster."""
     rows = results.nodes
-    spans = _spans(rows)
+    executions = _executions(rows)
+    spans = [span for each in executions for span in pairwise(each)]
     if not spans:
         return Section("nodes", TITLE, ())
     most = max(row["nodes"] for row in rows)
@@ -36,7 +38,9 @@ def nodes(results: Results) -> Section:
         f"node-hours, in which the trials worked {duration(worked)}.{_money(hours, results.prices)}"
     )
     figures = (_counts(spans), _cost(spans, results.prices))
-    return Section("nodes", TITLE, (Text(words), *figures, _types(hours, results.prices)))
+    delays = told(ramps(executions))
+    texts = (Text(words), Text(delays)) if delays else (Text(words),)
+    return Section("nodes", TITLE, (*texts, *figures, _types(hours, results.prices)))
 
 
 def _money(hours: Mapping[str, float], prices: Mapping[str, float]) -> str:
@@ -47,13 +51,16 @@ def _money(hours: Mapping[str, float], prices: Mapping[str, float]) -> str:
     return f" They cost {total:.2f} USD at the prices of the cluster's file."
 
 
-def _spans(rows: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
-    """Neighbouring rows, without the time between two executions."""
-    return [
-        (row, after)
-        for row, after in pairwise(rows)
-        if after["time"] - row["time"] <= LONGEST_GAP or row["running"]
-    ]
+def _executions(rows: Sequence[Sample]) -> list[list[Sample]]:
+    """The rows of each execution: the time between two is not the cluster's."""
+    found: list[list[Sample]] = []
+    for row in rows:
+        last = found[-1][-1] if found else None
+        if last and (row["time"] - last["time"] <= LONGEST_GAP or last["running"]):
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
 
 
 def _hours(spans: Sequence[tuple[Sample, Sample]]) -> dict[str, float]:

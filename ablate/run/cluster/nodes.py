@@ -14,7 +14,7 @@ from typing import Any
 from ablate.run.capacity import Capacity, worker_need
 from ablate.run.cluster.shapes import ON_DEMAND, SPOT
 from ablate.run.ledger import Record, StudyFolder
-from ablate.run.sweep import Watcher
+from ablate.run.sweep import HEAD, Watcher
 from ablate.run.trial import Resources
 
 FILE = "nodes.jsonl"
@@ -168,7 +168,7 @@ def look() -> Sample:
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     types: dict[str, int] = {}
     for node in (*status.active_nodes, *status.idle_nodes):
-        name = node.ray_node_type_name or "node"
+        name = _type(node)
         types[name] = types.get(name, 0) + 1
     since = time.time() - REFUSED_SECONDS
     refused = {
@@ -177,6 +177,14 @@ def look() -> Sample:
         if (launch.failed_ts_s or 0) > since
     }
     return Sample(types, frozenset(refused))
+
+
+def _type(node: Any) -> str:
+    """The name of the node's type; `head` or `node` where Ray, without one, names the node."""
+    name: str = node.ray_node_type_name
+    if name and name != f"node_{node.node_id}":
+        return name
+    return "head" if HEAD in node.total_resources() else "node"
 
 
 class Fallback:
