@@ -11,13 +11,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
-# torch first, by its pinned version: resolved later it may bring gigabytes of CUDA libraries.
+# torch first, by its pinned version: resolved later it may bring gigabytes of CUDA libraries. Of
+# what is installed little is ever imported; it is compiled then, which spares a minute here.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "ablate needs Python 3.10 or newer; choose one with make PYTHON=python3.11 …"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt torch
-	$(PIP) install --quiet -c constraints.txt -e '.[cpu,quickstart,test]'
+	$(PIP) install --quiet --no-compile -c constraints.txt torch
+	$(PIP) install --quiet --no-compile -c constraints.txt -e '.[cpu,quickstart,test]'
 	@touch $@
 
 install: $(VENV)/.installed ## set up .venv with everything that the other targets need

@@ -97,7 +97,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
     assert (one / "history.jsonl").read_bytes() == (other / "history.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize(("world_size", "kills"), [(1, (1, 4, 8)), (2, (3, 6))])
+@pytest.mark.parametrize(("world_size", "kills"), [(1, (1, 8)), (2, (5,))])
 def test_killed_and_resumed_is_the_undisturbed_training(
     flat: dict[str, Any],
     cache: str,

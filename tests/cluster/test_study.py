@@ -12,6 +12,7 @@ import ray
 import yaml
 from fake_cluster import FakeCluster, running, wait_for
 
+from ablate.learn.report.ramps import ramps, told
 from ablate.run.cluster.nodes import read
 from ablate.run.ledger import Ledger, Record
 
@@ -22,7 +23,10 @@ STEPS = 1000
 
 @pytest.fixture
 def study(tmp_path: Path, tiny_backbone: str, tiny_collection: str) -> Path:
-    """Two trials that take long enough to be disturbed between two checkpoints."""
+    """Trials that take long enough to be disturbed between two checkpoints.
+
+    There are three for two nodes, so that one node is idle to the end of the third.
+    """
     content = {
         "question": "Which loss ranks best on a tiny collection?",
         "fixed": {
@@ -36,7 +40,7 @@ def study(tmp_path: Path, tiny_backbone: str, tiny_collection: str) -> Path:
             "optim.batch_size": 8,
             "optim.steps": STEPS,
         },
-        "compare": {"loss.name": ["joint_lh", "lse_pair"]},
+        "compare": {"loss.name": ["joint_lh", "lse_pair", "sum_marg_lh"]},
         "repeat": {"seed": [0]},
         "select": {"maximize": f"{tiny_collection}/dev/mrr_at_10"},
         "evaluate": [f"{tiny_collection}/test"],
@@ -73,16 +77,21 @@ def test_a_disturbed_launch_ends_like_a_run_on_one_machine(tmp_path: Path, study
         )
         print(followed.stdout[-2000:], followed.stderr[-2000:])
         print(f"followed to the end after {time.time() - began:.1f} s")
-        wait_for(lambda: not fake.nodes(), 60, "the nodes to go")
-    for row in read(Ledger(runs).study("disturbed")):
+        took = wait_for(lambda: not fake.nodes(), 60, "the nodes to go")
+        print(f"the last node went {took:.1f} s after the end of the job")
+    rows = read(Ledger(runs).study("disturbed"))
+    for row in rows:
         print({**row, "time": round(row["time"] - began, 1)})
+    delays = ramps([rows])
+    print(told(delays))
+    assert len(delays.came) == 2 and (delays.lost, len(delays.replaced)) == (1, 1) and delays.went
     assert followed.returncode == 0
     assert "Following job ablate-disturbed-" in followed.stdout
     assert subprocess.run(ablate("run", str(study), "--runs", str(alone))).returncode == 0
     ours, theirs = records(runs), records(alone)
-    assert ours.keys() == theirs.keys() and len(ours) == 2
+    assert ours.keys() == theirs.keys() and len(ours) == 3
     assert {record.state for record in ours.values()} == {"finished"}
-    assert sorted(record.attempts for record in ours.values()) == [1, 2]
+    assert sorted(record.attempts for record in ours.values()) == [1, 1, 2]
     for trial, record in ours.items():
         assert record.metrics == theirs[trial].metrics
     histories = [

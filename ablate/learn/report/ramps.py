@@ -14,11 +14,12 @@ Sample = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Ramps:
-    """Delays in seconds, as fine as the rows; each list in the order of events.
+    """Delays in seconds, as fine as the rows; each in the order of events.
 
     `came`: from when trials began to wait to the arrival of a node. `replaced`: from the loss of a
-    node to the arrival of the next. `went`: from the last end of a trial to an idle node's going.
-    `lost`: nodes that went while trials ran on all of them or waited.
+    node to the arrival of the next. `went`: from the end of a trial, with none waiting, to the
+    going of a node; the earliest such end for the first node that goes. `lost`: nodes that went
+    though no trial had ended.
     """
 
     came: tuple[float, ...]
@@ -34,28 +35,27 @@ def ramps(executions: Sequence[Sequence[Sample]]) -> Ramps:
     went: list[float] = []
     lost = 0
     for rows in executions:
-        waiting = rows[0]["time"]
+        waiting: float = rows[0]["time"]
         missing: list[float] = []
-        freed: float | None = None
+        freed: list[float] = []
         for row, after in pairwise(rows):
             now, change = after["time"], after["nodes"] - row["nodes"]
-            # A lost node's trial counts as running until it begins again.
-            if after["running"] < row["running"] and not after["pending"]:
-                freed = now
-            if not row["pending"] and after["pending"]:
-                waiting = now
+            if after["pending"]:
+                freed = []
+                waiting = waiting if row["pending"] else now
+            else:
+                freed += [now] * (row["running"] - after["running"])
             for _ in range(change):
                 if missing:
                     replaced.append(now - missing.pop(0))
-                else:
+                elif row["pending"]:
+                    # Others come for the baselines, which no row counts.
                     came.append(now - waiting)
-            if change < 0 and freed is not None:
-                went += [now - freed] * -change
-            elif change < 0:
-                lost -= change
-                missing += [now] * -change
-            if change:
-                freed = None
+            for _ in range(-change):
+                if freed:
+                    went.append(now - freed.pop(0))
+                else:
+                    lost, missing = lost + 1, [*missing, now]
     return Ramps(tuple(came), tuple(replaced), tuple(went), lost)
 
 
@@ -70,7 +70,7 @@ def told(found: Ramps) -> str:
         after = f"; the next came {_range(found.replaced)} later" if found.replaced else ""
         parts.append(f"{plural(found.lost, 'node')} went while there was work{after}.")
     if found.went:
-        parts.append(f"Idle nodes went {_range(found.went)} after a trial had ended.")
+        parts.append(f"Idle nodes went {_range(found.went)} after their trial had ended.")
     return " ".join(parts)
 
 
