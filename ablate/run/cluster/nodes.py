@@ -168,7 +168,7 @@ def look() -> Sample:
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     types: dict[str, int] = {}
     for node in (*status.active_nodes, *status.idle_nodes):
-        name = _type(node)
+        name = type_of(node)
         types[name] = types.get(name, 0) + 1
     since = time.time() - REFUSED_SECONDS
     refused = {
@@ -179,7 +179,7 @@ def look() -> Sample:
     return Sample(types, frozenset(refused))
 
 
-def _type(node: Any) -> str:
+def type_of(node: Any) -> str:
     """The name of the node's type; `head` or `node` where Ray, without one, names the node."""
     name: str = node.ray_node_type_name
     if name and name != f"node_{node.node_id}":
