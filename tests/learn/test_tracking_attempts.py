@@ -16,7 +16,7 @@ from ablate.plan.planner import Plan
 from ablate.run.ledger import Ledger, Record
 from ablate.run.upkeep import put_back
 from tests.learn import fake
-from tests.learn.test_tracking import SMALL, content, runs_of
+from tests.learn.tracked import SMALL, content, runs_of
 
 pytest.importorskip("mlflow")
 
