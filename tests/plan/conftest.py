@@ -9,6 +9,7 @@ import pytest
 
 from ablate.plan.planner import Plan, make_plan
 from ablate.plan.study import Study, read_study
+from trainables.errors import InvalidInput
 
 STUDY = """\
 question: Which loss ranks best?
@@ -28,6 +29,12 @@ select: {maximize: tiny/dev/mrr_at_10}
 evaluate: [tiny/test]
 """
 """A complete study with 4 cells of 4 draws and 3 seeds."""
+BUNDLE = """
+  loss:
+    - {loss.name: joint_lh, loss.params.normalize: false}
+    - {loss.name: lse_pair, loss.params.positives: min}
+"""
+"""Two losses, each with a parameter of its own."""
 
 Read = Callable[..., Study]
 
@@ -66,3 +73,10 @@ def read(tiny: Path) -> Read:
 def plan_of(study: Study) -> Plan:
     """The plan of a study with made-up fingerprints."""
     return make_plan(study, lambda name: f"content of {name}")
+
+
+def problems_of(read: Read, *replaced: tuple[str, str], **options: object) -> list[str]:
+    """What is wrong with STUDY, with replacements and options as `read` takes them."""
+    with pytest.raises(InvalidInput) as caught:
+        read(*replaced, **options)
+    return [str(problem) for problem in caught.value.problems]

@@ -6,14 +6,8 @@ import pytest
 
 from ablate.plan.study import narrow
 from ablate.plan.written import write_study
-from tests.plan.conftest import Read
+from tests.plan.conftest import BUNDLE, Read, problems_of
 from trainables.errors import InvalidInput
-
-BUNDLE = """
-  loss:
-    - {loss.name: joint_lh, loss.params.normalize: false}
-    - {loss.name: lse_pair, loss.params.positives: min}
-"""
 
 
 def test_keys_that_belong_together_are_compared_together(read: Read) -> None:

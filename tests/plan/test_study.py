@@ -14,7 +14,7 @@ from ablate.plan.planner import make_plan
 from ablate.plan.space import Grid, LogUniform
 from ablate.plan.study import load_study, narrow, one_trial
 from ablate.plan.written import write_study
-from tests.plan.conftest import STUDY, Read
+from tests.plan.conftest import BUNDLE, STUDY, Read, problems_of
 from trainables.data.collections import Ref, parse_ref
 from trainables.errors import InvalidInput
 
@@ -68,12 +68,6 @@ EXPECTED = [
     (23, "resorces", "did you mean 'resources'?"),
     (24, "resources.workers", "should be greater than or equal to 1 (got 0)"),
 ]
-
-
-def problems_of(read: Read, *replaced: tuple[str, str], **options: object) -> list[str]:
-    with pytest.raises(InvalidInput) as caught:
-        read(*replaced, **options)
-    return [str(problem) for problem in caught.value.problems]
 
 
 def test_every_mistake_of_a_file_is_listed_with_its_line(read: Read) -> None:
