@@ -212,6 +212,7 @@ def test_a_hidden_loss_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "query_facts", lambda *given: facts)
     results = results_of(tmp_path, text)
     said = words(query_groups(results))
+    assert all(table.columns[-1] == "Note" for table in tables(query_groups(results)))
     assert "**The mean hides a loss:**" in said
     assert (
         "**length: 20 words** (100 queries): `02 lse_pair 0.1` is worse here than cells that it is "
@@ -235,6 +236,9 @@ def test_groups_have_a_row_each_and_every_cell_in_a_fold(
     results = results_of(tmp_path, fake.STUDY.replace(every, losses))
     others, groups = len(results.scored) - 1, 5
     first, *folded = tables(query_groups(results))
+    for table in (first, *folded):
+        assert ("Note" in table.columns) == any("mean" in row[-1].shown for row in table.rows)
+        assert {len(row) for row in table.rows} == {len(table.columns)}
     assert len(first.rows) == groups and not first.folded
     page, plain = render_html(build(results)), render_markdown(build(results))
     assert page.count("<details>") == page.count("</details>") == len(folded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ablate.learn.queries import groups_of, query_facts, rising
 from ablate.learn.report.comparisons import difference_value
@@ -166,7 +167,7 @@ def _summary(results: Results, by_group: Mapping[str, Sequence[Slice]]) -> Table
         f"{metric_title(results.primary)} of {results.family.reference} minus that of the other "
         "cell that is best in the group; how many of the other cells are different there"
     )
-    return Table(caption, columns, tuple(rows), frozenset({"Difference", "Queries"}))
+    return _noted(Table(caption, columns, tuple(rows), frozenset({"Difference", "Queries"})))
 
 
 def _all(results: Results, found: Sequence[Slice], grouping: str = "") -> Table:
@@ -189,7 +190,16 @@ def _all(results: Results, found: Sequence[Slice], grouping: str = "") -> Table:
         "cell within every group; no interval for a group of fewer than 10 queries"
     )
     numeric = frozenset({"Difference", "p corrected", "Queries"})
-    return Table(caption, columns, rows, numeric, _fold(grouping, found) if grouping else "")
+    folded = _fold(grouping, found) if grouping else ""
+    return _noted(Table(caption, columns, rows, numeric, folded))
+
+
+def _noted(table: Table) -> Table:
+    """The table, without its last column when nothing is noted there."""
+    if any(row[-1].shown for row in table.rows):
+        return table
+    rows = tuple(row[:-1] for row in table.rows)
+    return replace(table, columns=table.columns[:-1], rows=rows)
 
 
 def _fold(grouping: str, found: Sequence[Slice]) -> str:
