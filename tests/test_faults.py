@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from ablate.run import sweep, trial
+from ablate.run import trial
+from ablate.run.events import Events
 from ablate.run.ledger import Ledger, Record
 from ablate.run.store import StoreUnreachable
 from ablate.run.trial import Job, Resources, execute, is_settled
@@ -299,7 +300,7 @@ def test_a_report_of_a_checkpoint_counts_as_progress_and_is_not_shown(tmp_path: 
     shown: list[float] = []
     watcher: Any = SimpleNamespace(progress=lambda name, metrics: shown.append(metrics["step"]))
     supply: Any = None
-    events = sweep._Events(Ledger(tmp_path), watcher, supply)
+    events = Events(Ledger(tmp_path), watcher, supply)
     running = SimpleNamespace(
         config={"job": SimpleNamespace(job=SimpleNamespace(trial_id="a"))}, max_failures=0
     )

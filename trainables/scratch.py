@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import shutil
 import socket
@@ -12,9 +14,26 @@ from pathlib import Path
 _PREFIX = "ablate-"
 
 
+_FIRST_NAMESPACE = "pid:[4026531836]"
+"""Linux's name of the namespace in which all processes of a machine are seen."""
+
+
+@functools.lru_cache
+def host() -> str:
+    """The name of those who see each other's processes: this host, or this container of it.
+
+    Containers may share the host's name and each have a process 1.
+    """
+    with contextlib.suppress(OSError):
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+        if namespace != _FIRST_NAMESPACE:
+            return f"{socket.gethostname()}-{namespace.strip('pid:[]')}"
+    return socket.gethostname()
+
+
 def own_name() -> str:
     """A name HOST.PID.ANYTHING that no other folder has, by which `process_lives` can tell."""
-    return f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
+    return f"{host()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
 
 
 def fresh() -> Path:
@@ -27,15 +46,15 @@ def fresh() -> Path:
 
 def sweep() -> None:
     """Remove what `fresh` gave to processes of this host that no longer live."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}{socket.gethostname()}.*.*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}{host()}.*.*"):
         if not process_lives(folder.name.removeprefix(_PREFIX)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def process_lives(name: str) -> bool:
     """Whether the process of a name HOST.PID.ANYTHING lives; True for those of other hosts."""
-    host, pid, _ = name.rsplit(".", 2)
-    if host != socket.gethostname():
+    place, pid, _ = name.rsplit(".", 2)
+    if place != host():
         return True
     try:
         os.kill(int(pid), 0)

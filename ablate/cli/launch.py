@@ -209,6 +209,7 @@ def _order(
 ) -> Order:
     from ablate.run.cluster.cost import written_prices
     from ablate.run.cluster.launch import Order, new_job_id
+    from ablate.run.store import mask
 
     runs = runs or (file.runs if file else None)
     problems = []
@@ -218,6 +219,10 @@ def _order(
     elif file is not None and file.provider != "local" and "://" not in runs:
         rule = "must be in an object store, s3://… or gs://…: the nodes share no disk"
         problems.append(Problem("--runs", rule, runs))
+    if runs is not None and mask(runs) != runs:
+        # It would stand in the job's command, for everyone who sees the dashboard.
+        rule = "must hold no credentials: give them to the nodes by their role or environment"
+        problems.append(Problem("--runs", rule, mask(runs)))
     if file is not None:
         rule = "is a folder of this machine; name one by an absolute path that every node sees"
         relative = [

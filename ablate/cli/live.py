@@ -51,18 +51,19 @@ class LiveView:
 
     def note(self, text: str) -> None:
         """Say one thing that stays on the screen."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False)
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
         """Say what is being done for as long as the block runs, and how long it took."""
         began = time.monotonic()
         if self.console.is_terminal:
-            with self.console.status(text):
+            with self.console.status(Text(text)):
                 yield
         else:
             yield
-        self.note(f"{text} [dim]({_duration(time.monotonic() - began)})[/dim]")
+        took = (f" ({_duration(time.monotonic() - began)})", "dim")
+        self.console.print(Text.assemble(text, took), highlight=False)
 
     @contextmanager
     def phase(self, name: str, jobs: Sequence[Job], slots: int, to_come: int = 0) -> Iterator[None]:
@@ -82,6 +83,10 @@ class LiveView:
         """A trial has begun, or begun again."""
         self._running[trial_id] = _Running(time.monotonic())
 
+    def lost(self, trial_id: str) -> None:
+        """A trial's process or node is lost, and it waits to begin again."""
+        self._running.pop(trial_id, None)
+
     def progress(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         """A trial is at a step."""
         running = self._running.setdefault(trial_id, _Running(time.monotonic()))
@@ -95,7 +100,7 @@ class LiveView:
         self._on_record()
         if self._live is None or record.state != "finished":
             took = time.monotonic() - running.since if running else 0.0
-            self.console.print(self._line(record, took), highlight=False)
+            self.console.print(self._line(record, took), highlight=False, markup=False)
 
     def _job(self, trial_id: str) -> Job:
         if trial_id not in self._by_id:
@@ -106,11 +111,11 @@ class LiveView:
         job = self._job(record.trial_id)
         head = f"[{len(self._ended)}/{self._total}] {job.cell} seed {job.seed}"
         if record.state != "finished":
-            return f"{head}: {record.state}: {record.reason}".replace("[", "\\[", 1)
+            return f"{head}: {record.state}: {record.reason}"
         value = record.metrics.get(self.metric) if self.metric else None
         shown = "" if value is None else f" {self.metric} {value:.4f}"
         left = f", {self._left()} left" if len(self._ended) < self._total else ""
-        return f"\\{head}:{shown} ({_duration(seconds)}{left})"
+        return f"{head}:{shown} ({_duration(seconds)}{left})"
 
     def _left(self) -> str:
         begun = [0.8 * run.step / run.steps for run in self._running.values() if run.steps]

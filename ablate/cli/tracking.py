@@ -91,7 +91,7 @@ def unfilled(reason: str, again: str) -> None:
 
 def command(name: str, study: str, sets: Sequence[str] | None, runs: str, uri: str | None) -> str:
     """An `ablate` command with the same study, run folder and server."""
-    from ablate.learn.tracking.files import mask
+    from ablate.run.store import mask
 
     words = ["ablate", name, study, *(word for pair in sets or () for word in ("--set", pair))]
     words += ["--runs", runs] if runs != "runs" else []

@@ -72,7 +72,7 @@ def logs(
         out.print(f"last row of {len(rows)}: {last}", markup=False)
     for line in record.log_tail:
         out.print(f"  {line}", markup=False)
-    home = f"{ledger.store.uri}/trials/{record.trial_id}"
+    home = f"{ledger.store.shown}/trials/{record.trial_id}"
     out.print(f"files: {home}/")
     for name in ledger.store.children(f"trials/{record.trial_id}"):
         out.print(f"  {name}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.run import sweep
 from ablate.run.capacity import Capacity, ClusterCannot
+from ablate.run.events import INFRASTRUCTURE_RETRIES
 from ablate.run.quiet import quiet
 from trainables.data.cache import Cache
 from trainables.data.collections import Collection, open_collection, parse_ref
@@ -172,8 +173,8 @@ class _Crew:
         hire = ray.remote(
             num_cpus=self._need["CPU"],
             num_gpus=self._need["GPU"],
-            max_restarts=sweep.INFRASTRUCTURE_RETRIES,
-            max_task_retries=sweep.INFRASTRUCTURE_RETRIES,
+            max_restarts=INFRASTRUCTURE_RETRIES,
+            max_task_retries=INFRASTRUCTURE_RETRIES,
         )(Worker)
         threads = int(self._need["CPU"])
         self._actors = [hire.remote(annotator, threads) for _ in range(self._workers)]
@@ -192,7 +193,7 @@ def _first(tasks: list[Any]) -> tuple[Any, tuple[int, Arrays]]:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayActorError:
-            times = sweep.INFRASTRUCTURE_RETRIES + 1
+            times = INFRASTRUCTURE_RETRIES + 1
             rule = f"a worker was lost {times} times; is there memory for the model in each?"
             raise ClusterCannot(rule) from None
 

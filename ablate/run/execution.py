@@ -22,6 +22,7 @@ from ablate.run import baselines, confirm, sweep
 from ablate.run.capacity import Capacity, Slots, slots, worker_need
 from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
+from ablate.run.events import Watcher
 from ablate.run.lease import Leases
 from ablate.run.ledger import BASELINES, Ledger, Record, cache_root
 from ablate.run.older import marks_of_today
@@ -39,7 +40,7 @@ VERSIONS_OF = (
 )  # fmt: skip
 
 
-class StudyWatcher(sweep.Watcher, Protocol):
+class StudyWatcher(Watcher, Protocol):
     """Sees a whole study as it goes."""
 
     def note(self, text: str) -> None:
@@ -176,7 +177,7 @@ class StudyRun:
         if jobs:
             self._prepare(jobs)
         with self.watcher.phase(name, jobs, slots.count, to_come):
-            watcher: sweep.Watcher = self._recorder or self.watcher
+            watcher: Watcher = self._recorder or self.watcher
             watcher = watcher if rule is None else Stopping(watcher, rule)
             records = sweep.run_jobs(
                 jobs, self.resources, slots.count, watcher, self.leases, searches
@@ -282,7 +283,9 @@ class StudyRun:
     def _recording(self) -> nodes.Recording:
         """On a cluster of several nodes, what records how many there are over time."""
         recorder = nodes.Recorder(self.watcher, groups=self.resources.workers > 1)
-        fallback = nodes.Fallback.of(self.resources, self.growth)
+        fallback = nodes.Fallback.of(
+            self.resources, self.growth, self.plan.study.resources.max_concurrent_trials
+        )
         return nodes.Recording(self.folder, recorder, self.watcher.note, nodes.look, fallback)
 
     def _remote(self, calls: Sequence[tuple[Any, ...]], driver: bool = False) -> list[Any]:

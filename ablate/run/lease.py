@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import socket
 import threading
 import time
 import uuid
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 
 from ablate.run.store import Store, StoreUnreachable
-from trainables.scratch import process_lives
+from trainables.scratch import host, process_lives
 
 LEASE_SECONDS = 60.0
 """A driver that kept its file fresh no later than so long ago is alive."""
@@ -40,7 +39,7 @@ class Leases(AbstractContextManager["Leases"]):
 
     def __init__(self, store: Store, say: Callable[[str], None] = lambda text: None) -> None:
         self.store, self.say = store, say
-        self.owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        self.owner = f"{host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self._held: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -111,7 +110,7 @@ class Leases(AbstractContextManager["Leases"]):
         known, wanted = claims(self.store), set(names)
         owners = sorted({known[name] for name in wanted & known.keys()} - {self.owner})
         places = [owner.rsplit(".", 2)[:2] for owner in owners]
-        said = " and ".join(f"process {number} on {host}" for host, number in places)
+        said = " and ".join(f"process {number} on {place}" for place, number in places)
         return f"another driver ({said})" if said else "another driver"
 
     def place(self, name: str) -> str:

@@ -49,6 +49,8 @@ def train_one(
         with sweep.cluster(None, dashboard=True) as total:
             slots(resources, total, None)
             storage = out.absolute() / ".train"
+            # A killed training of other settings may have left its state: Ray would go on from it.
+            shutil.rmtree(storage, ignore_errors=True)
             try:
                 with quiet():
                     outcome = worker.run_group(task, worker.Group(workers), str(storage), "trial")

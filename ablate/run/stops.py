@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ablate.plan.contest import Board, contest
 from ablate.plan.planner import Plan, PlannedTrial
 from ablate.plan.stops import Look
+from ablate.run.events import Watcher
 from ablate.run.ledger import Ledger, Record
-from ablate.run.sweep import Watcher
 from ablate.run.tasks import looks_place, watched_key
 from trainables.looks import Looks
 
@@ -96,6 +96,10 @@ class Stopping:
     def started(self, trial_id: str) -> None:
         """A trial has begun, or begun again."""
         self.watcher.started(trial_id)
+
+    def lost(self, trial_id: str) -> None:
+        """A trial's process or node is lost, and it waits to begin again."""
+        self.watcher.lost(trial_id)
 
     def progress(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         """A trial is at a step. One that runs in its Tune actor waits until this returns."""

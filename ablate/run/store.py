@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +24,12 @@ MARK = "mark"
 """What a sweep leaves in its folder there before its first trial."""
 
 T = TypeVar("T")
+
+
+def mask(text: str) -> str:
+    """A URI, or a text that holds one, without user, password or token."""
+    hidden = re.sub(r"://[^/@\s]*@", "://***@", text)
+    return re.sub(r"(?i)((?:password|token|secret|access_key)[^=&\s]*=)[^&\s]*", r"\1***", hidden)
 
 
 class StoreUnreachable(RuntimeError):
@@ -48,13 +54,18 @@ class Store:
         try:
             self._files, self._root = fs.FileSystem.from_uri(self.uri)
         except (ValueError, OSError, NotImplementedError) as error:
-            rule = f"cannot be opened as a run folder: {' '.join(str(error).split())}"
-            raise InvalidInput([Problem("--runs", rule, str(root))]) from None
+            rule = f"cannot be opened as a run folder: {mask(' '.join(str(error).split()))}"
+            raise InvalidInput([Problem("--runs", rule, self.shown)]) from None
         self.local: Path | None = None
         if isinstance(self._files, fs.LocalFileSystem):
             self.local = Path(self._root)
         elif not self._bucket:
             raise self._no_bucket()
+
+    @property
+    def shown(self) -> str:
+        """The root as it may be shown: without what gives access to it."""
+        return mask(self.uri)
 
     @property
     def files(self) -> FileSystem:
@@ -127,7 +138,7 @@ class Store:
 
     def abandoned(self) -> list[str]:
         """The scratch, below the root, of processes of this host that no longer live."""
-        mine = f"{socket.gethostname()}."
+        mine = f"{scratch.host()}."
         names = [name for name in self.children(TEMPORARY) if name.startswith(mine)]
         return [f"{TEMPORARY}/{name}" for name in names if not process_lives(name)]
 
@@ -237,7 +248,7 @@ class Store:
         rule = "names no bucket"
         if self._bucket:
             rule += f" that there is; make {self._bucket} first, or name another"
-        return InvalidInput([Problem("--runs", rule, self.uri)])
+        return InvalidInput([Problem("--runs", rule, self.shown)])
 
     def _info(self, path: str) -> Any:
         return self._ask(lambda: self._files.get_file_info(self.path(path)))
@@ -261,7 +272,7 @@ class Store:
         return None
 
     def _unreachable(self, error: OSError) -> StoreUnreachable:
-        return StoreUnreachable(f"{self.uri} cannot be reached: {error}")
+        return StoreUnreachable(f"{self.shown} cannot be reached: {mask(str(error))}")
 
     @contextlib.contextmanager
     def _putting(self) -> Iterator[None]:

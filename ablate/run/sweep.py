@@ -14,27 +14,26 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ablate.run.capacity import Capacity, ClusterCannot, Nodes, worker_need
+from ablate.run.events import INFRASTRUCTURE_RETRIES, Events, Watcher
 from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.quiet import quiet
-from ablate.run.store import MARK, TEMPORARY, StoreUnreachable
+from ablate.run.store import MARK, TEMPORARY, StoreUnreachable, mask
 from ablate.run.supply import Further, Supply
-from ablate.run.trial import Job, Resources, TakenOver, execute, lost
+from ablate.run.trial import Job, Resources, TakenOver, execute
 from trainables.cpus import usable
-from trainables.faults import is_out_of_memory, out_of_memory
 from trainables.memory import uncollected
 from trainables.patience import PATIENCE_SECONDS
+from trainables.scratch import host
 
 HEAD = "node:__internal_head__"
 """Ray's name of the resource that only the head node has."""
 DRIVER: Mapping[str, float] = {HEAD: 0.0001}
 """What a function that only drives a worker group asks for: a place on the head node, which a spot
 loss spares, and no CPU, so that drivers never hold what workers wait for."""
-INFRASTRUCTURE_RETRIES = 3
-"""Losses of a process or node, in a row without a step of progress, that a trial outlives."""
 NODE_WAIT_SECONDS = 3600
 """How long a worker group waits for its nodes before it asks anew: machines take minutes."""
 BATCH = 256
@@ -46,19 +45,6 @@ OBJECT_STORE_BYTES = 200_000_000
 TUNE_IMPORTS = ("ray.tune", "ray.air.integrations.mlflow")
 """What takes the driver of a sweep a second to import; Tune imports the second when it starts, to
 count who uses it."""
-
-
-class Watcher(Protocol):
-    """Sees a sweep as it goes; called in the driver."""
-
-    def started(self, trial_id: str) -> None:
-        """The trial has begun, or begun again."""
-
-    def progress(self, trial_id: str, metrics: Mapping[str, float]) -> None:
-        """The trial is at `metrics["step"]` of `metrics["steps"]`."""
-
-    def ended(self, record: Record) -> None:
-        """The trial's final record is in the ledger."""
 
 
 @contextlib.contextmanager
@@ -93,7 +79,9 @@ def _connect(address: str | None, dashboard: bool) -> None:
 
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
+        # Without an address Ray would join whatever cluster RAY_ADDRESS or `ray start` left.
         ray.init(
+            address="local",
             num_cpus=usable(),
             include_dashboard=dashboard,
             object_store_memory=OBJECT_STORE_BYTES,
@@ -138,7 +126,7 @@ def run_jobs(
     if not jobs and not (further and further.to_come):
         return []
     ledger = Ledger(leases.store)
-    place = f"{TEMPORARY}/{socket.gethostname()}.{os.getpid()}.sweep"
+    place = f"{TEMPORARY}/{host()}.{os.getpid()}.sweep"
     ledger.store.write(f"{place}/{MARK}", b"")
     supply = Supply(jobs, ledger, leases, watcher.ended, further)
     records: list[Record] = []
@@ -181,6 +169,8 @@ def _fit(supply: Supply, resources: Resources, concurrent: int, watch: Any, plac
     try:
         with quiet():
             tuner.fit()
+        if watch.failure is not None:
+            raise watch.failure
     except Exception as error:
         if watch.blind:
             raise ClusterCannot(watch.blind) from None
@@ -280,113 +270,22 @@ def _tune_trial(config: Mapping[str, Any], resources: Mapping[str, Any], mark: s
 
 def _blind(runs: str) -> str:
     return (
-        f"node {socket.gethostname()} does not see the run folder {runs}; "
+        f"node {socket.gethostname()} does not see the run folder {mask(runs)}; "
         "put it on storage that every node shares: --runs s3://…, gs://…, or a shared disk"
     )
-
-
-class _Events:
-    """Tune's events as the watcher's, and what becomes of trials whose process or node is lost."""
-
-    def __init__(self, ledger: Ledger, watcher: Watcher, supply: Supply) -> None:
-        self.ledger, self.watcher, self.supply = ledger, watcher, supply
-        self.records: list[Record] = []
-        self.blind: str | None = None
-        self.away: StoreUnreachable | None = None
-        self._running: set[str] = set()
-        self._steps: dict[str, float] = {}
-        self._losses: dict[str, tuple[int, float]] = {}
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Tune pickles its callbacks to restore them; here the ledger is what is restored."""
-        from ray import tune
-
-        return (tune.Callback, ())
-
-    def on_step_begin(self, iteration: int, trials: Any, **_: Any) -> None:
-        """End the sweep when the run folder is lost: Tune would run again what has ended."""
-        if self.away is not None:
-            raise self.away
-
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._running.add(_id(trial))
-        self.watcher.started(_id(trial))
-
-    def on_trial_result(
-        self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
-    ) -> None:
-        if "blind" in result:
-            self.blind = result["blind"]
-            raise ClusterCannot(self.blind)
-        if "step" in result and result["step"] > self._steps.get(_id(trial), 0.0):
-            self._steps[_id(trial)] = result["step"]
-            trial.max_failures = -1
-        # A worker group's report of a checkpoint has the step alone.
-        if "steps" in result:
-            self.watcher.progress(_id(trial), result)
-
-    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        """Count losses in a row without a step of progress; too many, and the next is final."""
-        self._running.discard(_id(trial))
-        step = self._steps.get(_id(trial), 0.0)
-        count, before = self._losses.get(_id(trial), (0, 0.0))
-        count = count + 1 if step <= before else 1
-        self._losses[_id(trial)] = (count, step)
-        if count >= INFRASTRUCTURE_RETRIES:
-            trial.max_failures = 0
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        try:
-            self._completed(trial)
-        except StoreUnreachable as error:
-            self.away = error
-
-    def _completed(self, trial: Any) -> None:
-        job = trial.config["job"].job
-        if "taken_over" in (trial.last_result or {}):
-            self.supply.taken_over(job.trial_id)
-            return
-        record = self.ledger.record(job.trial_id)
-        if record is None or record.state == "running":
-            record = lost(job, self.ledger, "the trial ended without a result")
-        self._end(record)
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        job = trial.config["job"].job
-        if job.trial_id not in self._running:
-            if not self.supply.never_ran(job.trial_id):
-                reason = "no node stayed long enough to start it"
-                self._tell(lost(job, self.ledger, reason))
-            return
-        error = trial.get_error()
-        if error is not None and is_out_of_memory(error):
-            self._end(lost(job, self.ledger, out_of_memory(job.spec), own_fault=True))
-            return
-        again = f"{INFRASTRUCTURE_RETRIES + 1} times in a row without progress"
-        self._end(lost(job, self.ledger, f"its process or node was lost {again}"))
-
-    def _end(self, record: Record) -> None:
-        self.supply.end(record.trial_id)
-        self._tell(record)
-
-    def _tell(self, record: Record) -> None:
-        self.records.append(record)
-        self.watcher.ended(record)
 
 
 def _callback(ledger: Ledger, watcher: Watcher, supply: Supply) -> Any:
     from ray import tune
 
-    class Watch(_Events, tune.Callback):  # type: ignore[misc]
+    class Watch(Events, tune.Callback):  # type: ignore[misc]
         """Tune takes only subclasses of its own."""
 
+        def __reduce__(self) -> tuple[type, tuple[()]]:
+            """Tune pickles its callbacks to restore them; here the ledger is what is restored."""
+            return (tune.Callback, ())
+
     return Watch(ledger, watcher, supply)
-
-
-def _id(trial: Any) -> str:
-    """The trial's id in the ledger; Tune has one of its own."""
-    trial_id: str = trial.config["job"].job.trial_id
-    return trial_id
 
 
 def _own_packages() -> list[str]:

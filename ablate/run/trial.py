@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.run import older
 from ablate.run.ledger import Ledger, Record, slug
+from ablate.run.resume import Resume
 from ablate.run.store import StoreUnreachable
 from trainables import scratch
 from trainables.data.cache import Cache
@@ -105,6 +106,8 @@ def execute(
     nothing written, when the job's claim was lost, and StoreUnreachable when the run folder was.
     """
     ledger = Ledger(resources.runs, PATIENCE_SECONDS)
+    # This may have waited for a node for long.
+    _require_claim(job, ledger)
     record = _begin(job, ledger)
     scratch.sweep()
     here = ledger.store.scratch()
@@ -125,12 +128,17 @@ def execute(
     finally:
         shutil.rmtree(here, ignore_errors=True)
     if record.state == "finished":
-        ledger.store.delete(f"trials/{job.trial_id}/resume")
+        Resume(ledger.store, job.trial_id).delete()
     return record
 
 
+def is_claimed(job: Job, ledger: Ledger) -> bool:
+    """Whether the job is still its driver's: no other has taken it over."""
+    return job.claim is None or ledger.store.exists(job.claim)
+
+
 def _require_claim(job: Job, ledger: Ledger) -> None:
-    if job.claim is not None and not ledger.store.exists(job.claim):
+    if not is_claimed(job, ledger):
         raise TakenOver(job.trial_id)
 
 
@@ -206,13 +214,18 @@ def _run(
     )
     if resources.workers > 1:
         return _run_group(job, resources, ledger, task, callbacks)
-    resume = f"trials/{job.trial_id}/resume"
+    resume = Resume(ledger.store, job.trial_id)
     reporter = worker.HereReporter(
         on_progress,
-        keep=lambda folder: ledger.store.publish(folder, resume),
-        kept=lambda: ledger.store.fetch(resume, here / "resume"),
+        keep=lambda folder: _keep_resume(job, ledger, resume, folder),
+        kept=lambda: resume.newest(here),
     )
     return worker.run_here(task, reporter, threads=max(1, int(resources.cpus)))
+
+
+def _keep_resume(job: Job, ledger: Ledger, resume: Resume, folder: Path) -> None:
+    _require_claim(job, ledger)
+    resume.keep(folder)
 
 
 def _trained(job: Job, ledger: Ledger, copy: Path) -> Path | None:

@@ -11,10 +11,12 @@ from ablate.plan.planner import Plan, PlannedTrial, make_plan
 from ablate.plan.study import read_study
 from ablate.run.lease import DRIVERS, alive, claims, dead
 from ablate.run.ledger import Ledger, Record, cache_root
+from ablate.run.resume import PLACES
 from ablate.run.store import MARK, TEMPORARY
 from trainables.data.cache import Cache
 from trainables.errors import InvalidInput, Problem, nearest
 from trainables.looks import Looks
+from trainables.scratch import host
 
 INTERRUPTED = "interrupted"
 """What a trial is called that is recorded as running while no living driver has it."""
@@ -51,7 +53,7 @@ def known_plan(ledger: Ledger, study: str) -> Plan:
     text, plan = ledger.store.read(f"{folder.path}/study.yaml"), folder.read("plan.json")
     if text is None or plan is None:
         known = list(ledger.store.children("studies"))
-        rule = f"has not been run in {ledger.store.uri}; known: {', '.join(known) or 'none'}"
+        rule = f"has not been run in {ledger.store.shown}; known: {', '.join(known) or 'none'}"
         raise InvalidInput([Problem("STUDY", rule, name, nearest(name, known))])
     read = read_study(text.decode(), name, f"{folder.path}/study.yaml")
     made = make_plan(read, lambda collection: str(plan["fingerprints"][collection]))
@@ -83,7 +85,7 @@ def find_trial(ledger: Ledger, prefix: str) -> Record:
         raise InvalidInput([Problem("TRIAL", rule, prefix)])
     record = ledger.record(found[0]) if found else None
     if record is None:
-        rule = f"is no trial of {ledger.store.uri}, which has {len(known)}"
+        rule = f"is no trial of {ledger.store.shown}, which has {len(known)}"
         raise InvalidInput([Problem("TRIAL", rule, prefix, nearest(prefix, known))])
     return record
 
@@ -127,9 +129,10 @@ def leftovers(ledger: Ledger, unchosen: bool = False) -> Iterator[Leftover]:
     for path in dead(store):
         yield Leftover("lease of a driver that died", path, 0)
     for trial_id in store.children("trials"):
-        record, path = ledger.record(trial_id), f"trials/{trial_id}/resume"
-        if record is not None and record.state == "finished" and store.exists(path):
-            yield Leftover("training state of a finished trial", path, store.size(path))
+        record = ledger.record(trial_id)
+        for path in (f"trials/{trial_id}/{name}" for name in PLACES):
+            if record is not None and record.state == "finished" and store.exists(path):
+                yield Leftover("training state of a finished trial", path, store.size(path))
     for name in store.children(".train"):
         record, path = ledger.record(name), f".train/{name}"
         over = not _drivers(ledger) if record is None else record.state == "finished"
@@ -143,15 +146,16 @@ def leftovers(ledger: Ledger, unchosen: bool = False) -> Iterator[Leftover]:
 
 
 def _stale(ledger: Ledger) -> Iterator[str]:
-    """What processes of other hosts left; on an object store, where only sweeps have something
-    there, such as began long ago and have no driver any more."""
+    """What processes of other hosts left long ago: of sweeps without a driver, and on a disk that
+    hosts share, where trials have their scratch too, of all when no driver is alive."""
     store = ledger.store
-    mine = set(store.abandoned())
     living = [owner for owner in store.children(DRIVERS) if alive(store, owner)]
-    processes = {owner.rpartition(".")[0] for owner in living if store.local is None}
+    if store.local is not None and living:
+        return
+    drivers = {owner.rpartition(".")[0] for owner in living}
     for name in store.children(TEMPORARY):
         path = f"{TEMPORARY}/{name}"
-        if path in mine or name.rpartition(".")[0] in processes:
+        if name.startswith(f"{host()}.") or name.rpartition(".")[0] in drivers:
             continue
         made = store.modified(path if store.local else f"{path}/{MARK}")
         if made is not None and time.time() - made > STALE_SECONDS:

@@ -45,7 +45,7 @@ def left_files(runs: Path, temporary: Path) -> list[str]:
     found: list[Path] = []
     for place in (TEMPORARY, CLAIMS, DRIVERS, ".train"):
         found += (runs / place).glob("*")
-    for pattern in ("trials/*/resume", "cache/*/.making/*"):
+    for pattern in ("trials/*/resume*", "cache/*/.making/*"):
         found += runs.glob(pattern)
     return [f"left: {path}" for path in (*found, *temporary.glob("ablate-*"))]
 

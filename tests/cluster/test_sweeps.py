@@ -17,6 +17,7 @@ from ablate.run import sweep
 from ablate.run.capacity import Capacity, ClusterCannot, parse_nodes, slots
 from ablate.run.cluster import nodes
 from ablate.run.cluster.check import check_nodes
+from ablate.run.events import Watcher
 from ablate.run.lease import Leases
 from ablate.run.ledger import Ledger, Record, StudyFolder
 from ablate.run.trial import Job, Resources
@@ -77,6 +78,9 @@ class Seen:
     def started(self, trial_id: str) -> None:
         self.begun.append(trial_id)
 
+    def lost(self, trial_id: str) -> None:
+        """It begins again, or ends."""
+
     def progress(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         self.steps[trial_id] = metrics["step"]
 
@@ -90,7 +94,7 @@ def say(text: str) -> None:
 
 
 def run_jobs(
-    jobs: list[Job], resources: Resources, concurrent: int, watcher: sweep.Watcher
+    jobs: list[Job], resources: Resources, concurrent: int, watcher: Watcher
 ) -> list[Record]:
     with Leases(Ledger(resources.runs).store) as leases:
         return sweep.run_jobs(jobs, resources, concurrent, watcher, leases)
@@ -103,7 +107,7 @@ def some_jobs(count: int) -> list[Job]:
 def recorded(folder: StudyFolder, seen: Seen, resources: Resources, growth: Capacity) -> Any:
     trials = nodes.Recorder(seen, groups=resources.workers > 1)
     trials.expect(len(seen.expected))
-    fallback = nodes.Fallback.of(resources, growth)
+    fallback = nodes.Fallback.of(resources, growth, None)
     return nodes.Recording(folder, trials, seen.notes.append, nodes.look, fallback)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ablate.learn.results import Results, collect
-from ablate.learn.tracking.files import artifact_folder, default_uri, mask
+from ablate.learn.tracking.files import artifact_folder, default_uri
 from ablate.learn.tracking.names import COLOUR, COLOURS
 from ablate.learn.tracking.sync import SyncSummary, sync
 from ablate.learn.tracking.tracked import (
@@ -22,6 +22,7 @@ from ablate.learn.tracking.tracked import (
     tracked_runs,
 )
 from ablate.run.ledger import Ledger
+from ablate.run.store import mask
 from tests.learn import fake
 from tests.learn.tracked import (
     FAILED,

@@ -38,6 +38,9 @@ class Lines:
     def started(self, trial_id: str) -> None:
         self.say("started", trial_id)
 
+    def lost(self, trial_id: str) -> None:
+        self.say("lost", trial_id)
+
     def progress(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         self.say("progress", trial_id, metrics["step"])
 

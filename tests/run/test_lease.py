@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from ablate.run.ledger import Ledger, Record
 from ablate.run.store import Store
 from ablate.run.supply import STARTS, Supply
 from ablate.run.trial import Job, TakenOver, execute
+from trainables.scratch import host
 
 WANTED = {"tiny/dev": "f"}
 
@@ -147,7 +147,7 @@ def test_holding_waits_for_the_other_driver(two: tuple[Leases, Leases]) -> None:
         order.append("one")
     thread.join()
     assert order == ["one", "other"]
-    where = f"process {os.getpid()} on {socket.gethostname()}"
+    where = f"process {os.getpid()} on {host()}"
     assert said[0] == f"Waiting for another driver ({where}), which is scoring the baselines"
     assert len(said) == 2 and said[1].startswith("Waited ")
 
@@ -177,7 +177,7 @@ def test_a_supply_that_has_nothing_but_others_trials_says_whose(
     assert own is not None and supply.next() is None and said == []
     supply.end(own.trial_id)
     assert supply.next() is supply.next() is None
-    where = f"process {os.getpid()} on {socket.gethostname()}"
+    where = f"process {os.getpid()} on {host()}"
     assert said == [f"Waiting for another driver ({where}), which has 2 trials"]
     for name in ("t0", "t1"):
         ledger.write(Record(name, {}, {}, state="finished", evaluated=WANTED))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from ablate.run.cluster import nodes
-from ablate.run.cluster.check import look
+from ablate.run.cluster.check import ASKED, look
 from ablate.run.ledger import Ledger, Record
+from ablate.run.store import TEMPORARY
 from ablate.run.sweep import HEAD
 
 
@@ -22,10 +23,10 @@ def test_a_node_that_does_not_see_the_run_folder_or_the_data_says_so(
     from trainables.data.collections import fingerprint
 
     shared, other = str(tmp_path / "shared"), str(tmp_path / "other")
-    Ledger(shared).store.write(".check/token/asked", b"token")
+    Ledger(shared).store.write(f"{TEMPORARY}/token/{ASKED}", b"token")
     known = {tiny_collection: fingerprint(tiny_collection)}
     assert look("n1", shared, "token", known) == []
-    assert Ledger(shared).store.exists(".check/token/n1")
+    assert Ledger(shared).store.exists(f"{TEMPORARY}/token/n1")
     (blind,) = look("n2", other, "token", known)
     assert "n2 (" in blind and f"does not see the run folder {other}" in blind
     changed, absent = look("n3", shared, "token", {tiny_collection: "x", "/no/such": "x"})
@@ -36,6 +37,7 @@ class Quiet:
     """A watcher that looks away."""
 
     def started(self, trial_id: str) -> None: ...
+    def lost(self, trial_id: str) -> None: ...
     def progress(self, trial_id: str, metrics: Any) -> None: ...
     def ended(self, record: Record) -> None: ...
 

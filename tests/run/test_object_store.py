@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +19,8 @@ import pytest
 from pyarrow import fs
 
 from ablate.cli import CLUSTER_CANNOT, WRONG_INPUT, main
-from ablate.run import sweep, trial, upkeep
+from ablate.run import trial, upkeep
+from ablate.run.events import Events
 from ablate.run.lease import CLAIMS, DRIVERS, Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.store import MARK, TEMPORARY, Store, StoreUnreachable
@@ -29,6 +29,7 @@ from ablate.run.upkeep import leftovers
 from tests.run.s3_server import KEYS, Line, at, free_port
 from trainables.errors import InvalidInput
 from trainables.looks import Looks
+from trainables.scratch import host
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_a_ledger_and_its_leases_work_there(store: Store) -> None:
 def test_what_a_killed_driver_left_there_goes(store: Store) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    here = socket.gethostname()
+    here = host()
     sweeps = [f"{here}.{ended.pid}.sweep", f"{here}.{os.getpid()}.sweep", "another-host.1.sweep"]
     for name in sweeps:
         store.write(f"{TEMPORARY}/{name}/{MARK}", b"")
@@ -256,7 +257,7 @@ def test_a_sweep_that_cannot_read_how_a_trial_ended_ends(
     failing: Callable[[OSError | None], Store],
 ) -> None:
     """An error at that moment would make Tune run the trial again, though it has finished."""
-    events = sweep._Events(Ledger(failing(REFUSALS[0])), None, None)  # type: ignore[arg-type]
+    events = Events(Ledger(failing(REFUSALS[0])), None, None)  # type: ignore[arg-type]
     events.on_step_begin(1, [])
     events.on_trial_complete(1, [], Ended())
     with pytest.raises(StoreUnreachable):

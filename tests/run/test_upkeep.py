@@ -20,6 +20,7 @@ from ablate.run.lease import CLAIMS, DRIVERS, Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.upkeep import find_trial, known_plan, leftovers, put_back, statuses
 from trainables.errors import InvalidInput
+from trainables.scratch import host
 
 STUDY = """
 question: How does it stand?
@@ -134,19 +135,19 @@ def test_gc_takes_what_nothing_needs_and_nothing_else(ledger: Ledger, tmp_path: 
     states, runs = ids(ledger), tmp_path / "runs"
     gone = subprocess.Popen(["true"])
     gone.wait()
-    host = os.uname().nodename
+    here = host()
     making = runs / "cache" / "tokens" / ".making"
     (runs / "cache" / "tokens" / ".locks").mkdir(parents=True)
     garbage = [
-        runs / ".tmp" / f"{host}.{gone.pid}.abc" / "record.json",
-        runs / CLAIMS / f"t@{host}.{gone.pid}.abc",
-        runs / DRIVERS / f"{host}.{gone.pid}.abc",
+        runs / ".tmp" / f"{here}.{gone.pid}.abc" / "record.json",
+        runs / CLAIMS / f"t@{here}.{gone.pid}.abc",
+        runs / DRIVERS / f"{here}.{gone.pid}.abc",
         runs / "trials" / states["finished"] / "resume" / "state.json",
         runs / ".train" / states["finished"] / "checkpoint",
         making / "dead.xyz" / "part",
     ]
     needed = [
-        runs / ".tmp" / f"{host}.{os.getpid()}.abc" / "record.json",
+        runs / ".tmp" / f"{here}.{os.getpid()}.abc" / "record.json",
         runs / "trials" / states["finished"] / "checkpoint" / "model.safetensors",
         runs / "trials" / states["interrupted"] / "resume" / "state.json",
         runs / ".train" / states["interrupted"] / "checkpoint",

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate.learn.tracking.files import mask
 from ablate.learn.tracking.guards import variables
 from ablate.learn.tracking.names import safe_name
 from ablate.learn.tracking.tracked import Dataset
+from ablate.run.store import mask
 
 METRICS_PER_CALL, TAGS_PER_CALL = 800, 100
 """Within MLflow's own limits: 1000 entities a call, of which 100 parameters and 100 tags."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,14 +66,8 @@ def small_files(ledger: Ledger, trial_id: str) -> dict[str, str]:
 
 def places(ledger: Ledger, trial_id: str) -> dict[str, str]:
     """Where the trial's folder and its checkpoint are, which are not copied."""
-    home, uri = f"trials/{trial_id}", mask(ledger.store.uri)
+    home, uri = f"trials/{trial_id}", ledger.store.shown
     found = {"folder": f"{uri}/{home}"}
     if ledger.store.exists(f"{home}/checkpoint"):
         found["checkpoint"] = f"{uri}/{home}/checkpoint"
     return found
-
-
-def mask(text: str) -> str:
-    """A URI, or a text that holds one, without user, password or token."""
-    hidden = re.sub(r"://[^/@\s]*@", "://***@", text)
-    return re.sub(r"(?i)((?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", hidden)

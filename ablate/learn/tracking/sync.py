@@ -33,7 +33,6 @@ from ablate.learn.tracking.files import (
     artifact_folder,
     default_uri,
     hashes,
-    mask,
     places,
     small_files,
     study_files,
@@ -66,6 +65,7 @@ from ablate.learn.tracking.views import (
     server_command,
     view_url,
 )
+from ablate.run.store import mask
 
 if TYPE_CHECKING:
     from ablate.run.ledger import Ledger

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import socket
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from ablate.run.capacity import ClusterCannot
 from ablate.run.ledger import Ledger
+from ablate.run.store import TEMPORARY, StoreUnreachable, mask
 from ablate.run.trial import Resources
+from trainables import scratch
 
-FOLDER = ".check"
-"""Folder of the run folder that nodes write into while they are checked."""
+ASKED = "asked"
 START_SECONDS = 120.0
 
 
@@ -24,16 +24,18 @@ def check_nodes(resources: Resources, fingerprints: Mapping[str, str]) -> int:
     lacks. Nodes that come later are checked by their first trial, as far as the run folder goes.
     """
     ledger = Ledger(resources.runs)
-    token = uuid.uuid4().hex
-    ledger.store.write(f"{FOLDER}/{token}/asked", token.encode())
+    token = scratch.own_name()
+    place = f"{TEMPORARY}/{token}"
+    ledger.store.write(f"{place}/{ASKED}", token.encode())
     try:
         answers = _ask(resources, token, fingerprints)
         wrong = [line for _, lines in answers for line in lines]
         for node, lines in answers:
-            if not lines and not ledger.store.exists(f"{FOLDER}/{token}/{node}"):
-                wrong.append(f"{node}: what it writes to {resources.runs} is not seen elsewhere")
+            if not lines and not ledger.store.exists(f"{place}/{node}"):
+                runs = mask(resources.runs)
+                wrong.append(f"{node}: what it writes to {runs} is not seen elsewhere")
     finally:
-        ledger.store.delete(FOLDER)
+        ledger.store.delete(place)
     if wrong:
         advice = "put the run folder and the data where all nodes see them: s3://…, gs://…, or NFS"
         raise ClusterCannot("\n  ".join(["not every node can take part:", *wrong, advice]))
@@ -41,18 +43,18 @@ def check_nodes(resources: Resources, fingerprints: Mapping[str, str]) -> int:
 
 
 def look(node: str, runs: str, token: str, fingerprints: Mapping[str, str]) -> list[str]:
-    """On a node: what is missing there, one line each."""
+    """On a node: what is missing there, one line each. `token` names the folder that was left."""
     from trainables.data.collections import fingerprint
     from trainables.errors import InvalidInput
 
     name = f"{node} ({socket.gethostname()})"
-    store = Ledger(runs).store
     try:
-        if store.read(f"{FOLDER}/{token}/asked") != token.encode():
-            return [f"{name}: does not see the run folder {runs}"]
-        store.write(f"{FOLDER}/{token}/{node}", token.encode())
-    except OSError as error:
-        return [f"{name}: cannot use the run folder {runs}: {error}"]
+        store = Ledger(runs).store
+        if store.read(f"{TEMPORARY}/{token}/{ASKED}") != token.encode():
+            return [f"{name}: does not see the run folder {mask(runs)}"]
+        store.write(f"{TEMPORARY}/{token}/{node}", token.encode())
+    except (OSError, StoreUnreachable, InvalidInput) as error:
+        return [f"{name}: cannot use the run folder {mask(runs)}: {error}"]
     missing = []
     for collection, wanted in fingerprints.items():
         try:

@@ -13,12 +13,12 @@ def fetch(study: str, source: Ledger, target: Ledger) -> int:
     InvalidInput when `source` does not know the study, or `target` is not on local disk.
     """
     if target.store.local is None:
-        raise InvalidInput([Problem("--runs", "must be a local folder", target.store.uri)])
+        raise InvalidInput([Problem("--runs", "must be a local folder", target.store.shown)])
     folder = source.study(study)
     plan = folder.read("plan.json")
     if plan is None:
         known = ", ".join(source.store.children("studies")) or "none"
-        raise InvalidInput([Problem(study, f"is not in {source.store.uri}; known: {known}")])
+        raise InvalidInput([Problem(study, f"is not in {source.store.shown}; known: {known}")])
     _copy(source, target, folder.path)
     trials = [trial["trial_id"] for trial in plan["trials"]]
     trials += folder.searched()

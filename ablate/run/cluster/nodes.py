@@ -13,8 +13,9 @@ from typing import Any
 
 from ablate.run.capacity import Capacity, worker_need
 from ablate.run.cluster.shapes import ON_DEMAND, SPOT
+from ablate.run.events import Watcher
 from ablate.run.ledger import Record, StudyFolder
-from ablate.run.sweep import HEAD, Watcher
+from ablate.run.sweep import HEAD
 from ablate.run.trial import Resources
 
 FILE = "nodes.jsonl"
@@ -55,6 +56,11 @@ class Recorder:
         if not self.groups:
             self._running.add(trial_id)
         self.watcher.started(trial_id)
+
+    def lost(self, trial_id: str) -> None:
+        """A trial's process or node is lost, and it waits to begin again."""
+        self._running.discard(trial_id)
+        self.watcher.lost(trial_id)
 
     def progress(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         """A trial is at a step."""
@@ -203,18 +209,22 @@ class Fallback:
         self._asked: list[Any] = []
 
     @classmethod
-    def of(cls, resources: Resources, growth: Capacity | None) -> Fallback:
-        """For trials of these resources on a cluster that may grow so far, or not at all."""
+    def of(cls, resources: Resources, growth: Capacity | None, limit: int | None) -> Fallback:
+        """For trials of these resources, at most `limit` at once, on a cluster that may grow so
+        far, or not at all."""
         if growth is None:
             return cls(0, 1)
         need = worker_need(resources)
         nodes = sum(kind.count for kind in growth.best(need))
-        return cls(nodes, growth.places(need) // nodes // resources.workers if nodes else 1)
+        each = max(1, growth.places(need) // nodes // resources.workers) if nodes else 1
+        return cls(nodes if limit is None else min(nodes, -(-limit // each)), each)
 
     def consider(self, sample: Sample, pending: int) -> list[str]:
         """Ask, or stop asking, as the moment demands; returns what is worth telling."""
         self._give_up_ready()
         spot = sorted(name for name in sample.refused if name.endswith(SPOT))
+        if not pending:
+            self.close()
         if not pending or not spot:
             self._since = None
             return []
