@@ -269,6 +269,15 @@ def test_a_study_of_one_cell(tmp_path: Path, compare: str) -> None:
     Page(html.read_text(encoding="utf-8"))
 
 
+def test_one_seed_in_one_cell_is_that_cells_alone(tmp_path: Path) -> None:
+    """The others still say how much a training differs from another."""
+    plan, ledger = fake.plan_of(fake.STUDY), Ledger(tmp_path)
+    lone = plan.cells[0].name
+    fake.fill(plan, ledger, only=lambda trial: trial.cell != lone or trial.seed == 0)
+    said = [words for words in threats(collect(plan, ledger)) if "seed" in words.partition(".")[0]]
+    assert len(said) == 1 and said[0].startswith(f"**One seed in some cells.** `{lone}`:")
+
+
 CLEAN = (
     fake.TUNED.replace("tune: {optim.lr", "tune: {optim.weight_decay: [0.0, 0.01], optim.lr")
     .replace("  encoder.layers: 2\n", "")

@@ -333,9 +333,32 @@ def test_sets_weigh_the_same_whatever_their_size() -> None:
     by_seed = np.mean([part.mean(axis=1) for part in parts], axis=0)
     assert joined.mean(axis=1) == pytest.approx(by_seed)
     error = np.sqrt(sum(part.mean(axis=0).var(ddof=1) / part.shape[1] for part in parts)) / 2
-    assert joined.mean(axis=0).std(ddof=1) / np.sqrt(220) == pytest.approx(error, rel=0.05)
+    cells = reduce({"joined": joined})
+    assert cells.sets == (20, 200)
+    weighed = cells.centred()[0] ** 2 @ cells.query_weights
+    assert np.sqrt(weighed) == pytest.approx(error)
+    assert mean_of_sets([joined, parts[0]]).sets == (20, 200, 20)
     with pytest.raises(InvalidInput, match="same seeds"):
         mean_of_sets([np.zeros((2, 5)), np.zeros((3, 5))])
+
+
+def test_a_small_set_beside_a_large_one_is_tested_with_its_own_freedom() -> None:
+    """Welch's test: half of the difference of either set's mean, with its own error."""
+    rng = np.random.default_rng(3)
+    small, large = rng.normal(0.02, 0.2, 12), rng.normal(0.0, 0.2, 900)
+    scores = {
+        "a": mean_of_sets([small[None], large[None]]),
+        "b": mean_of_sets([np.zeros((1, 12)), np.zeros((1, 900))]),
+    }
+    (row,) = compare(scores, [("a", "b")])
+    own = np.array([part.var(ddof=1) / len(part) for part in (small, large)])
+    freedom = own.sum() ** 2 / (own**2 / np.array([11, 899])).sum()
+    error = np.sqrt(own.sum()) / 2
+    effect = (small.mean() + large.mean()) / 2
+    assert row.p == pytest.approx(2 * textbook.t.sf(abs(effect) / error, freedom), rel=1e-6)
+    assert freedom < 15
+    with pytest.raises(InvalidInput, match="same sets"):
+        reduce({"a": scores["a"], "b": np.zeros((1, 912))})
 
 
 def test_sign_flips_agree_with_scipy_and_correct_together() -> None:

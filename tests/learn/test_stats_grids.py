@@ -298,6 +298,9 @@ def test_what_is_needed_is_the_least_that_is_enough() -> None:
     assert queries_needed(0.001, parts, seeds=3) is None, "seeds rule here"
     assert smallest_effect(parts, seeds=1, queries=300) == np.inf
     assert power_of(1.0, parts, seeds=1, queries=300) == 0.0
+    # However large the effect, where scipy's distribution has no number any more.
+    found = [power_of(effect, parts, 5, 300, 4, 6) for effect in np.linspace(0.05, 3.0, 400)]
+    assert np.isfinite(found).all() and (np.diff(found) >= -1e-9).all() and found[-1] == 1.0
     with pytest.raises(InvalidInput, match="power"):
         smallest_effect(parts, 3, 300, power=2)
 

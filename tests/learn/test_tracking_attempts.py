@@ -16,7 +16,7 @@ from ablate.plan.planner import Plan
 from ablate.run.ledger import Ledger, Record
 from ablate.run.upkeep import put_back
 from tests.learn import fake
-from tests.learn.tracked import SMALL, content, runs_of
+from tests.learn.tracked import SMALL, content, filled, runs_of
 
 pytest.importorskip("mlflow")
 
@@ -132,3 +132,20 @@ def test_another_failure_than_before_is_another_attempt(
     run = runs_of(client, experiment)[key]
     assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "out of memory")
     assert not any(name.startswith("stop/") for name in run.data.metrics)
+
+
+def test_a_cell_that_has_lost_seeds_has_no_spread_of_before(
+    tmp_path: Path, store: str, client: Any
+) -> None:
+    """A metric never goes in MLflow: the cell gets another run."""
+    plan, ledger = filled(tmp_path, "fewer-seeds")
+    sync(collect(plan, ledger), ledger, store)
+    fewer = fake.plan_of(SMALL.replace("seed: [0, 1, 2]", "seed: [0]"), "fewer-seeds")
+    experiment = sync(collect(fewer, ledger), ledger, store).experiment_id
+    cells = [run for key, run in runs_of(client, experiment).items() if key.startswith("cell/")]
+    assert len(cells) == 2
+    for run in cells:
+        assert run.data.metrics["n/seeds"] == 1
+        assert not [name for name in run.data.metrics if name.endswith(".sd")]
+    again = sync(collect(fewer, ledger), ledger, store)
+    assert (again.created, again.updated) == (0, 0)

@@ -140,8 +140,8 @@ def _gain(results: Results) -> str | None:
         else:
             rest = listing([f"`{cell.name}`" for cell, gain in gained if gain.low <= 0])
             parts.append(
-                f"{len(above)} of {plural(many, 'cell')} gain over the untrained encoder; not "
-                f"shown for {rest}."
+                f"{len(above)} of {plural(many, 'cell')} gain over the untrained encoder, each "
+                f"judged by itself; not shown for {rest}."
             )
     parts += _over_bm25(results.scored[0])
     return " ".join(parts) or None

@@ -269,7 +269,7 @@ def _interaction_table(row: str, column: str, found: Sequence[Interaction]) -> T
     cut = "" if len(found) <= SHOWN else f"; {SHOWN} of {len(found)}, the surest first"
     caption = (
         f"How much a difference between two levels of {row} changes between two levels of {column}"
-        f" (intervals and p hold for all of them together){cut}"
+        f" (p holds for all of them together, an interval for its own difference){cut}"
     )
     return Table(caption, columns, rows, frozenset(columns[2:6]))
 
@@ -280,9 +280,10 @@ def _leading(found: Sequence[Effect]) -> str:
     real = [one for one in found if one.factors and one.p_adjusted <= ALPHA]
     shown = listing([f"{_factors(one)} ({one.share:.0%})" for one in real]) if real else "none"
     return (
-        "The variance of a trial's score over the grid, split by what it comes from (functional "
-        f"analysis of variance). The largest part is {_factors(first)} with {first.share:.0%}; the "
-        f"noise of seeds makes {noise:.0%}. Shown to be more than noise: {shown}. Shares are of "
+        "The variance of a trial's expected score over the grid, split by what it comes from "
+        f"(functional analysis of variance). The largest part is {_factors(first)} with "
+        f"{first.share:.0%}; the noise of seeds, as far as all queries share it, makes "
+        f"{noise:.0%}. Shown to be more than noise: {shown}. Shares are of "
         "this grid's levels: a wider range would give a factor more."
     )
 

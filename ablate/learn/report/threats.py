@@ -26,9 +26,16 @@ def threats(results: Results) -> tuple[str, ...]:
 
 
 def _seeds(results: Results) -> str | None:
-    fewest = min((results.primary_of(cell).seeds for cell in results.scored), default=0)
+    seeds = {cell.name: results.primary_of(cell).seeds for cell in results.scored}
+    fewest = min(seeds.values(), default=0)
     if fewest == 0 or fewest >= FEW_SEEDS:
         return None
+    if fewest == 1 < max(seeds.values()):
+        alone = listing([f"`{name}`" for name, count in seeds.items() if count == 1])
+        return (
+            f"**One seed in some cells.** {alone}: how much another training would differ is taken "
+            "from the other cells. Finish their seeds."
+        )
     if fewest == 1:
         return (
             "**One seed.** The noise of training is unknown, so no difference here can be laid to "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +43,8 @@ class Cells:
     """[C] mean over seeds and queries."""
     seed_variance: Floats
     interaction: Floats
+    sets: tuple[int, ...]
+    """Number of queries of each set that the scores are a mean of, in their order; else one."""
 
     @property
     def queries(self) -> int:
@@ -52,6 +55,15 @@ class Cells:
         """[C] degrees of freedom of `seed_variance`."""
         return self.seeds - 1
 
+    @property
+    def query_weights(self) -> Floats:
+        """[n] what the square of a centred query counts in the variance of a mean over queries.
+
+        Of a mean of sets every set's variance is known from its own queries alone.
+        """
+        sizes = np.array(self.sets, dtype=np.float64)
+        return np.repeat(sizes / (sizes - 1) / self.queries**2, self.sets)
+
     def centred(self) -> Floats:
         """[C, n] the profile without each cell's mean."""
         return self.profile - self.means[:, None]
@@ -61,9 +73,13 @@ def reduce(scores: Scores) -> Cells:
     """The statistics of every cell in `scores`.
 
     Raises InvalidInput naming every cell that is empty, not finite, of the wrong shape, or that
-    has another number of queries than the first.
+    has another number of queries than the first, or other sets.
     """
     arrays = check(scores)
+    queries = next(iter(arrays.values())).shape[1]
+    sets = [getattr(array, "sets", ()) or (queries,) for array in scores.values()]
+    if len(set(sets)) > 1:
+        raise InvalidInput([Problem("scores", "must all be means of the same sets", sets)])
     rows = [_moments(array) for array in arrays.values()]
     return Cells(
         names=tuple(arrays),
@@ -72,6 +88,7 @@ def reduce(scores: Scores) -> Cells:
         means=np.array([profile.mean() for profile, _, _ in rows]),
         seed_variance=np.array([variance for _, variance, _ in rows]),
         interaction=np.array([interaction for _, _, interaction in rows]),
+        sets=sets[0],
     )
 
 
@@ -116,7 +133,19 @@ def positions(cells: Cells, pairs: Sequence[tuple[str, str]]) -> Integers:
     return np.array([(row[a], row[b]) for a, b in pairs], dtype=np.int64).reshape(-1, 2)
 
 
-def mean_of_sets(parts: Sequence[ArrayLike]) -> Floats:
+class Joined(np.ndarray[Any, np.dtype[np.float64]]):
+    """Scores [seeds, queries] that are a mean of sets; `sets` has each one's number of queries.
+
+    What is computed from it, or cut out of it, is an array of which that is not known.
+    """
+
+    sets: tuple[int, ...]
+
+    def __array_finalize__(self, made_from: object) -> None:
+        self.sets = ()
+
+
+def mean_of_sets(parts: Sequence[ArrayLike]) -> Joined:
     """One cell's scores on several query sets, joined so that every set weighs the same.
 
     `parts` are arrays [seeds, queries of the set], rows being the same seeds in every set. The
@@ -133,15 +162,21 @@ def mean_of_sets(parts: Sequence[ArrayLike]) -> Floats:
         middle + (array - array.mean()) * (total / (len(arrays) * array.shape[1]))
         for array in arrays
     ]
-    return np.concatenate(joined, axis=1)
+    found = np.concatenate(joined, axis=1).view(Joined)
+    known = [getattr(part, "sets", ()) for part in parts]
+    found.sets = tuple(
+        size for array, own in zip(arrays, known, strict=True) for size in own or (array.shape[1],)
+    )
+    return found
 
 
 def _moments(array: Floats) -> tuple[Floats, float, float]:
     """Profile over queries, variance of the seeds' means, and interaction mean square."""
     seeds, queries = array.shape
+    if (array == array[0]).all():
+        # A mean of equal numbers may differ from them in its last bit, and so by a variance.
+        return array[0].copy(), 0.0, 0.0
     profile: Floats = array.mean(axis=0)
-    if seeds == 1:
-        return profile, 0.0, 0.0
     by_seed = array.mean(axis=1)
     rest = array - profile
     rest -= (by_seed - by_seed.mean())[:, None]

@@ -109,7 +109,8 @@ class Errors:
         self._seeds = draw_seed_variances(cells, draws, self._rng) / cells.seeds
         self._shrink = self._query_draws(draws)
         self.effects = contrasts.apply(cells.means)
-        self.by_query = self._query_variances()
+        self._by_set = self._query_variances()
+        self.by_query = self._by_set.sum(axis=0)
         self._lent = contrasts.apply(cells.interaction / cells.seeds / cells.queries, power=2)
 
     @classmethod
@@ -156,7 +157,7 @@ class Errors:
         """[P] probability that an error is beyond `distances` [P] on one given side."""
         if not self._seeds.any():
             sd = np.sqrt(np.maximum(self.by_query, _TINY))
-            return np.asarray(special.stdtr(self.cells.queries - 1, -distances / sd))
+            return np.asarray(special.stdtr(self.query_freedom(), -distances / sd))
         found = np.empty(len(self.contrasts))
         for rows in self._blocks(len(self._seeds)):
             sd = np.sqrt(self._variances(rows))
@@ -166,7 +167,7 @@ class Errors:
     def reaches(self, level: float) -> Floats:
         """[P] distance that an error exceeds, on either side, with probability `level`."""
         if not self._seeds.any():
-            quantile = -special.stdtrit(self.cells.queries - 1, level / 2)
+            quantile = -special.stdtrit(self.query_freedom(), level / 2)
             return np.asarray(quantile * np.sqrt(self.by_query))
         found = np.empty(len(self.contrasts))
         for rows in self._blocks(len(self._seeds)):
@@ -198,28 +199,41 @@ class Errors:
         """[draws, P] variances of the errors of some contrasts."""
         part = self.contrasts.part(rows)
         seeds = part.apply(self._seeds[block], power=2)
-        queries = self.by_query[rows] * self._shrink[block, None] - self._lent[rows]
+        queries = self._shrink[block] @ self._by_set[:, rows] - self._lent[rows]
         return np.asarray(np.maximum(seeds + np.maximum(queries, 0.0), _TINY))
 
     def _query_draws(self, draws: int) -> Floats:
-        """[draws] (n - 1) / chi2(n - 1), evenly spread: the doubt of a variance over queries."""
-        freedom = self.cells.queries - 1
-        marks = self._rng.permutation((np.arange(draws) + 0.5) / draws)
-        return np.asarray(freedom / (2 * special.gammaincinv(freedom / 2, marks)))
+        """[draws, S] (n - 1) / chi2(n - 1) of every set of n queries, evenly spread: the doubt of a
+        variance over queries."""
+        drawn = []
+        for size in self.cells.sets:
+            marks = self._rng.permutation((np.arange(draws) + 0.5) / draws)
+            drawn.append((size - 1) / (2 * special.gammaincinv((size - 1) / 2, marks)))
+        return np.stack(drawn, axis=1)
 
     def _query_variances(self) -> Floats:
-        """[P] variance of the mean, over queries, of the per-query contrasts."""
-        queries = self.cells.queries
-        found = np.empty(len(self.contrasts))
+        """[S, P] variance of the mean, over queries, of the per-query contrasts, by set."""
+        found = np.empty((len(self.cells.sets), len(self.contrasts)))
         by_query = np.ascontiguousarray(self.cells.centred().T)
-        for rows in self._blocks(queries):
+        weights, starts = self.cells.query_weights, np.cumsum((0, *self.cells.sets))[:-1]
+        for rows in self._blocks(self.cells.queries):
             each = self.contrasts.part(rows).apply(by_query)
-            found[rows] = np.einsum("qp,qp->p", each, each)
-        return found / (queries * (queries - 1))
+            each *= each
+            each *= weights[:, None]
+            found[:, rows] = np.add.reduceat(each, starts, axis=0)
+        return found
+
+    def query_freedom(self) -> Floats:
+        """[P] degrees of freedom of `by_query`; of several sets by Satterthwaite (1946)."""
+        own = np.array(self.cells.sets)[:, None] - 1
+        doubt = (self._by_set**2 / own).sum(axis=0)
+        known = doubt > 0
+        found = self.by_query**2 / np.where(known, doubt, 1.0)
+        return np.asarray(np.where(known, found, own.sum()))
 
     def _query_root(self) -> Floats:
         """[C, R] a root of the covariance, over queries, of the cells' means."""
-        centred = self.cells.centred() / np.sqrt(self.cells.queries * (self.cells.queries - 1))
+        centred = self.cells.centred() * np.sqrt(self.cells.query_weights)
         if len(centred) >= centred.shape[1]:
             return np.asarray(centred)
         values, vectors = np.linalg.eigh(centred @ centred.T)

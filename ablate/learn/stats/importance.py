@@ -20,10 +20,11 @@ from trainables.errors import InvalidInput, Problem
 class Effect:
     """The part of the grid's variance that belongs to one set of factors.
 
-    One factor is a main effect, several are an interaction, none is the seed noise of a trial.
-    `sd` is in units of the metric: how far cells lie apart through these factors. `share` is of
-    the variance of a trial's mean over the whole grid; the shares sum to 1. `p` tests that the
-    effect is 0 (1 for seed noise, which is not tested); `p_adjusted` is Holm's over the effects.
+    One factor is a main effect, several are an interaction, none is the seed noise of a trial: what
+    all queries share of it, without what single queries add and other queries would not. `sd` is
+    in units of the metric: how far cells lie apart through these factors. `share` is of the
+    variance of a trial's expected score over the whole grid; the shares sum to 1. `p` tests that
+    the effect is 0 (1 for seed noise, which is not tested); `p_adjusted` is Holm's over all.
     """
 
     factors: tuple[str, ...]
@@ -51,12 +52,12 @@ def importance(scores: Scores, design: Design, seed: int = 0) -> Table[Effect]:
     )
     means = _split(cells.means[order].reshape(1, *shape), sets)
     profiles = _split(cells.centred()[order].T.reshape(-1, *shape), sets)
-    queries, freedom = cells.queries, cells.freedom
-    excess = cells.seed_variance - cells.interaction / queries
+    freedom = cells.freedom
+    excess = cells.seed_variance - cells.interaction / cells.queries
     lone = float((freedom * excess).sum() / max(int(freedom.sum()), 1))
     extra = (np.where(freedom > 0, excess, lone) / cells.seeds).mean()
     degrees = [int(np.prod([shape[i] - 1 for i in subset])) for subset in sets]
-    noise = profiles.sum(axis=1) / (queries * (queries - 1))
+    noise = profiles @ cells.query_weights
     noise += np.array(degrees) / len(order) * extra
     variances = np.maximum(means[:, 0] - noise, 0.0)
     p = _p_values(cells, order, shape, sets, means[:, 0], seed)

@@ -112,7 +112,9 @@ def queries_needed(
 def _chance(shift: float, freedom: float, alpha: float) -> float:
     """Chance that an effect of `shift` standard errors is called different at `alpha`."""
     limit = -float(special.stdtrit(freedom, alpha / 2))
-    return float(1 - special.nctdtr(freedom, shift, limit))
+    missed = float(special.nctdtr(freedom, shift, limit))
+    # Far beyond the limit scipy has no number for a chance that is 0.
+    return 1.0 - missed if np.isfinite(missed) else float(shift > limit)
 
 
 def _error(variances: Variances, seeds: int, queries: int, cells: int) -> tuple[float, float]:

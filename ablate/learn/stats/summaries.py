@@ -42,10 +42,10 @@ def cell_summary(scores: ArrayLike, alpha: float = 0.05) -> Summary:
     """
     check_level(alpha)
     cells = reduce({"cell": scores})
-    freedom = cells.queries - 1
-    by_query = float((cells.centred()[0] ** 2).sum() / (cells.queries * freedom))
+    alone = Errors(cells, Contrasts.alone(np.arange(1)), seed=0, draws=1)
+    by_query = float(alone.by_query[0])
     # The doubt of the variance over queries, which is slight, widens it to Student's quantile.
-    doubt = special.stdtrit(freedom, alpha / 2) / special.ndtri(alpha / 2)
+    doubt = special.stdtrit(alone.query_freedom()[0], alpha / 2) / special.ndtri(alpha / 2)
     own = by_query - float(cells.interaction[0] / cells.seeds[0] / cells.queries)
     nodes, weights = _chi_squared(int(cells.freedom[0]))
     seeds = cells.freedom[0] * cells.seed_variance[0] / nodes / cells.seeds[0]

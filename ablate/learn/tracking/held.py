@@ -28,8 +28,12 @@ def superseded(
     and a metric never goes.
 
     A trial that failed or was stopped, and is run again, is another attempt: it gets a run without
-    what the attempt before left.
+    what the attempt before left. So does a cell or study that has lost a metric, such as the spread
+    over seeds of which one is left.
     """
     known, reason = before.data.params, before.data.tags.get(REASON)
-    another = run.trial is not None and reason not in (None, tags.get(REASON))
+    if run.trial is None:
+        another = not before.data.metrics.keys() <= run.metrics.keys()
+    else:
+        another = reason not in (None, tags.get(REASON))
     return another or any(known.get(key, value) != value for key, value in params.items())
