@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,63 @@ def test_scratch_outlives_only_its_process(tmp_path: Path, monkeypatch: pytest.M
     child.communicate()
     scratch.sweep()
     assert not theirs.exists() and mine.exists() and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.fixture
+def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is in a pid namespace of its own."""
+    monkeypatch.setattr(Path, "readlink", lambda path: Path("pid:[4026532999]"))
+    scratch.host.cache_clear()
+    yield
+    scratch.host.cache_clear()
+
+
+def gone() -> int:
+    """The number of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+@pytest.mark.usefixtures("container")
+def test_in_a_container_only_its_own_processes_are_judged() -> None:
+    """Containers may share the host's name, and their processes numbers."""
+    plain, ended = socket.gethostname(), gone()
+    assert scratch.host() == f"{plain}-4026532999"
+    assert scratch.process_lives(f"{plain}.{ended}.abc")
+    assert scratch.process_lives(f"{plain}-4026532111.{ended}.abc")
+    assert not scratch.process_lives(f"{scratch.host()}.{ended}.abc")
+    assert scratch.own_name().startswith(f"{plain}-4026532999.{os.getpid()}.")
+    assert scratch.process_lives(scratch.own_name())
+
+
+@pytest.mark.usefixtures("container")
+def test_scratch_of_another_container_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    places, ended = [socket.gethostname(), scratch.host()], gone()
+    for place in places:
+        (tmp_path / f"ablate-{place}.{ended}.abc").mkdir()
+    scratch.sweep()
+    assert [path.name for path in tmp_path.iterdir()] == [f"ablate-{places[0]}.{ended}.abc"]
+
+
+@pytest.mark.parametrize("namespace", ["pid:[4026531836]", None], ids=["the first", "unknown"])
+def test_outside_containers_a_host_has_its_plain_name(
+    monkeypatch: pytest.MonkeyPatch, namespace: str | None
+) -> None:
+    def readlink(path: Path) -> Path:
+        if namespace is None:
+            raise FileNotFoundError(path)
+        return Path(namespace)
+
+    monkeypatch.setattr(Path, "readlink", readlink)
+    scratch.host.cache_clear()
+    try:
+        assert scratch.host() == socket.gethostname()
+    finally:
+        scratch.host.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,14 @@ CELLS_SHOWN = 40
 PIPED_WIDTH = 120
 out = Console(
     file=sys.stdout,
+    emoji=False,
     width=None if sys.stdout.isatty() else PIPED_WIDTH,
     soft_wrap=True,
     highlight=False,
 )
 err = Console(
     file=sys.stderr,
+    emoji=False,
     width=None if sys.stderr.isatty() else PIPED_WIDTH,
     soft_wrap=True,
     highlight=False,

@@ -98,7 +98,9 @@ class Events:
 
     def _erred(self, trial: Any) -> None:
         job, error = trial.config["job"].job, trial.get_error()
-        if job.trial_id not in self._running:
+        if not is_claimed(job, self.ledger):
+            self.supply.taken_over(job.trial_id)
+        elif job.trial_id not in self._running:
             if not self.supply.never_ran(job.trial_id):
                 self._tell(lost(job, self.ledger, "no node stayed long enough to start it"))
         elif error is not None and is_out_of_memory(error):

@@ -28,7 +28,9 @@ T = TypeVar("T")
 
 def mask(text: str) -> str:
     """A URI, or a text that holds one, without user, password or token."""
-    hidden = re.sub(r"://[^/@\s]*@", "://***@", text)
+    # A secret that was not quoted may hold a slash; what follows a port is a path.
+    user = r"(?:[^/@\s]*|[^/@:\s]*:(?!\d+[/?#])[^@\s]*)@"
+    hidden = re.sub(f"://{user}", "://***@", text)
     return re.sub(r"(?i)((?:password|token|secret|access_key)[^=&\s]*=)[^&\s]*", r"\1***", hidden)
 
 

@@ -218,3 +218,15 @@ def test_a_file_with_gaps_is_not_launched(tmp_path: Path) -> None:
     done = ablate("launch", "quickstart", "--cluster", str(written(tmp_path, "aws")))
     assert done.returncode == 2
     assert "metadata.runs: must be filled in" in done.stderr
+
+
+@pytest.mark.parametrize("secret", ["SECRET", "SEC/RET"])
+def test_credentials_are_not_put_into_a_job(tmp_path: Path, secret: str) -> None:
+    """Whoever sees the dashboard sees the command."""
+    file = str(written(tmp_path, "aws"))
+    runs = f"s3://KEYID:{secret}@b/x"
+    done = ablate("launch", "quickstart", "--cluster", file, "--runs", runs, "--dry-run")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "--runs: must hold no credentials" in done.stderr and "s3://***@b/x" in done.stderr
+    assert "KEYID" not in done.stderr and secret not in done.stderr
+    assert "Traceback" not in done.stderr

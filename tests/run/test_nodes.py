@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from ablate.run.cluster import nodes
-from ablate.run.cluster.check import ASKED, look
+from ablate.run.capacity import Capacity, Nodes
+from ablate.run.cluster import check, nodes
+from ablate.run.cluster.check import ASKED, check_nodes, look
 from ablate.run.ledger import Ledger, Record
-from ablate.run.store import TEMPORARY
+from ablate.run.store import TEMPORARY, Store, StoreUnreachable
 from ablate.run.sweep import HEAD
+from ablate.run.trial import Resources
+from trainables.errors import InvalidInput, Problem
 
 
 def test_a_node_that_does_not_see_the_run_folder_or_the_data_says_so(
@@ -33,11 +36,60 @@ def test_a_node_that_does_not_see_the_run_folder_or_the_data_says_so(
     assert "another content" in changed and "/no/such" in absent
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreUnreachable("the bucket cannot be reached: timeout"),
+        InvalidInput([Problem("--runs", "names no bucket that there is")]),
+        PermissionError("the bucket is not yours"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("call", ["read", "write"])
+def test_a_node_that_cannot_use_the_run_folder_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, call: str
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise error
+
+    Store(tmp_path).write(f"{TEMPORARY}/token/{ASKED}", b"token")
+    monkeypatch.setattr(Store, call, fails)
+    (line,) = look("n1", str(tmp_path), "token", {})
+    assert line.startswith("n1 (") and f"cannot use the run folder {tmp_path}: {error}" in line
+
+
+def test_a_node_does_not_say_what_opens_the_run_folder() -> None:
+    (line,) = look("n1", "nowhere://KEY:SECRET@bucket/runs", "token", {})
+    assert "cannot use the run folder nowhere://***@bucket/runs: " in line
+    assert "KEY" not in line and "SECRET" not in line
+
+
+def test_two_checks_at_once_leave_each_other_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = Resources(str(tmp_path), str(tmp_path / "cache"))
+    checked: list[int] = []
+
+    def ask(resources: Resources, token: str, fingerprints: Any) -> list[Any]:
+        if not checked:
+            checked.append(0)
+            checked.append(check_nodes(resources, fingerprints))
+        return [("n1", look("n1", resources.runs, token, fingerprints))]
+
+    monkeypatch.setattr(check, "_ask", ask)
+    assert check_nodes(resources, {}) == 1 and checked == [0, 1]
+    assert list(Store(tmp_path).children(TEMPORARY)) == []
+    assert [path.name for path in tmp_path.iterdir()] == [TEMPORARY]
+
+
 class Quiet:
     """A watcher that looks away."""
 
     def started(self, trial_id: str) -> None: ...
-    def lost(self, trial_id: str) -> None: ...
+
+    def lost(self, trial_id: str) -> None:
+        self.last = ("lost", trial_id)
+
     def progress(self, trial_id: str, metrics: Any) -> None: ...
     def ended(self, record: Record) -> None: ...
 
@@ -95,6 +147,69 @@ def test_trials_in_groups_run_from_their_first_step() -> None:
     assert recorder.pending == 1
     recorder.started("a")
     assert recorder.pending == 2
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_a_trial_that_is_lost_waits_again(groups: bool) -> None:
+    watcher = Quiet()
+    recorder = nodes.Recorder(watcher, groups)
+    recorder.expect(2)
+    recorder.started("a")
+    recorder.progress("a", {"step": 1.0})
+    assert recorder.pending == 1
+    recorder.lost("a")
+    assert recorder.pending == 2 and watcher.last == ("lost", "a")
+    assert recorder.row(nodes.Sample({"head": 1}))["running"] == 0
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What fallbacks ask for, of nodes that do not come; 40 s pass between two looks."""
+    found: list[tuple[str, int]] = []
+
+    def ask(fallback: nodes.Fallback, name: str, count: int) -> None:
+        found.append((name, count))
+        fallback._asked = [SimpleNamespace(wait=lambda seconds: False)] * count
+
+    clock = iter(range(0, 4000, 40))
+    monkeypatch.setattr(nodes.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(nodes.Fallback, "_ask", ask)
+    return found
+
+
+REFUSED = nodes.Sample({"head": 1}, frozenset({"cpu-spot"}))
+GROWTH = Capacity((), (Nodes({"CPU": 2.0}, 8),), 8)
+
+
+@pytest.mark.parametrize(("limit", "count"), [(None, 8), (16, 8), (5, 3), (2, 1), (1, 1)])
+def test_no_more_nodes_are_asked_for_than_the_limit_of_trials_needs(
+    asked: list[tuple[str, int]], limit: int | None, count: int
+) -> None:
+    fallback = nodes.Fallback.of(Resources("runs", "cache"), GROWTH, limit)
+    for _ in range(3):
+        fallback.consider(REFUSED, pending=20)
+    assert asked == [("cpu-on-demand", count)]
+
+
+def test_without_growth_nothing_is_asked_for(asked: list[tuple[str, int]]) -> None:
+    fallback = nodes.Fallback.of(Resources("runs", "cache"), None, 4)
+    assert [fallback.consider(REFUSED, pending=20) for _ in range(3)] == [[], [], []]
+    assert asked == []
+
+
+def test_what_is_asked_for_is_taken_back_when_no_trial_waits(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Any] = []
+    monkeypatch.setattr("ray.util.remove_placement_group", removed.append)
+    fallback = nodes.Fallback.of(Resources("runs", "cache"), GROWTH, None)
+    for _ in range(3):
+        fallback.consider(REFUSED, pending=5)
+    assert asked == [("cpu-on-demand", 3)] and removed == []
+    assert fallback.consider(REFUSED, pending=0) == [] and len(removed) == 3
+    for _ in range(3):
+        fallback.consider(REFUSED, pending=5)
+    assert asked[1:] == [("cpu-on-demand", 3)] and len(removed) == 3
 
 
 def test_on_demand_is_asked_for_when_spot_is_refused_for_long(

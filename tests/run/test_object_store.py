@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -313,6 +314,44 @@ def test_commands_end_in_a_code_when_the_store_fails(
             assert ended.value.code == code
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+SECRETS = ["KEYID:SECRET", "KEYID:HID/DEN", "KEYID:1HID/DEN+Z9"]
+
+
+def is_hidden(secret: str, text: str) -> bool:
+    """Whether the text has no part of the secret."""
+    return not any(part in text for part in re.split(r"[:/+]", secret))
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_store_is_shown_without_what_opens_it(
+    secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"s3://{secret}@bucket/runs"
+    refusal = OSError(f"When getting information for {uri}: AWS Error NETWORK_CONNECTION")
+    opened = SimpleNamespace(from_uri=lambda uri: (Failing(refusal), "bucket/runs"))
+    monkeypatch.setattr(fs, "FileSystem", opened)
+    store = Store(uri)
+    with pytest.raises(StoreUnreachable, match="cannot be reached") as away:
+        store.read("a")
+    missing = Failing(None)
+    monkeypatch.setattr(store, "_files", missing)
+    with pytest.raises(InvalidInput, match="make bucket first") as absent:
+        store.require()
+    for text in (store.shown, str(away.value), str(absent.value)):
+        assert "s3://***@bucket/runs" in text
+        assert is_hidden(secret, text)
+    assert store.uri == uri
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_uri_that_cannot_be_opened_is_shown_without_what_opens_it(secret: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot be opened as a run folder") as caught:
+        Store(f"nowhere://{secret}@bucket/runs")
+    text = str(caught.value)
+    assert "nowhere://***@bucket/runs" in text
+    assert is_hidden(secret, text)
 
 
 @pytest.mark.parametrize("uri", ["nowhere://bucket/runs", "s3://"])

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from ablate.run.ledger import Ledger
+from ablate.run.ledger import Ledger, Record
 from ablate.run.tasks import watched
-from ablate.run.trial import Job, Resources, execute, is_done
+from ablate.run.trial import Job, Resources, TakenOver, execute, is_done
+from trainables import worker
 from trainables.data.collections import fingerprint, parse_refs
 from trainables.model.encoder import Encoder
 from trainables.spec import TrialSpec
@@ -138,3 +139,44 @@ def test_a_trial_that_is_watched_tells_every_score(
     assert set(record.seconds) == {"prepare", "train", "watch", "evaluate"}
     assert record.seconds["watch"] > 0 and record.seconds["train"] > 0
     assert record.metrics[key] == history[-1][key] >= record.metrics["tiny/dev/ndcg_at_10"]
+
+
+CLAIM = ".leases/claims/a@host.1.x"
+
+
+def test_a_trial_that_was_taken_over_while_it_waited_leaves_all_as_it_is(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = Resources(str(tmp_path / "runs"), str(tmp_path / "cache"))
+    ledger = Ledger(resources.runs)
+    ledger.write(Record(job.trial_id, {}, {}, state="finished", metrics={"m": 1.0}))
+    before = ledger.store.read(f"trials/{job.trial_id}/record.json")
+    monkeypatch.setattr(worker, "run_here", lambda *_, **__: pytest.fail("it trains"))
+    with pytest.raises(TakenOver):
+        execute(dataclasses.replace(job, claim=CLAIM), resources, lambda metrics: None)
+    assert ledger.store.read(f"trials/{job.trial_id}/record.json") == before is not None
+    assert list(ledger.store.children(f"trials/{job.trial_id}")) == ["record.json"]
+
+
+def test_a_trial_that_is_taken_over_keeps_no_training_state_any_more(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand in place of the state of the one who has it now."""
+    resources = Resources(str(tmp_path / "runs"), str(tmp_path / "cache"))
+    ledger = Ledger(resources.runs)
+    ledger.store.write(CLAIM, b"")
+
+    def train(task: Any, reporter: worker.HereReporter, threads: int) -> Any:
+        for step, name in enumerate(("own", "late")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / name).write_bytes(b"x")
+            reporter.save(tmp_path / name, step)
+            ledger.store.delete(CLAIM)
+        pytest.fail("it goes on")
+
+    monkeypatch.setattr(worker, "run_here", train)
+    with pytest.raises(TakenOver):
+        execute(dataclasses.replace(job, claim=CLAIM), resources, lambda metrics: None)
+    assert list(ledger.store.children(f"trials/{job.trial_id}/resume")) == ["own"]
+    record = ledger.record(job.trial_id)
+    assert record is not None and record.state == "running"

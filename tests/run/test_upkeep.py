@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ablate.plan.study import load_study
 from ablate.plan.written import write_study
 from ablate.run.lease import CLAIMS, DRIVERS, Leases
 from ablate.run.ledger import Ledger, Record
+from ablate.run.store import TEMPORARY
 from ablate.run.upkeep import find_trial, known_plan, leftovers, put_back, statuses
 from trainables.errors import InvalidInput
 from trainables.scratch import host
@@ -178,3 +180,37 @@ def test_gc_spares_encoders_until_told(ledger: Ledger, tmp_path: Path) -> None:
     assert list(leftovers(ledger)) == []
     (only,) = leftovers(ledger, unchosen=True)
     assert only.path == f"trials/{states['failed']}/checkpoint"
+
+
+def left_a_week_ago(runs: Path, name: str) -> str:
+    """Its place below the run folder."""
+    folder = runs / TEMPORARY / name
+    folder.mkdir(parents=True)
+    (folder / "part").write_bytes(b"x")
+    when = time.time() - 7 * 86_400
+    for path in (folder / "part", folder):
+        os.utime(path, (when, when))
+    return f"{TEMPORARY}/{name}"
+
+
+def test_gc_spares_the_living_of_this_host_however_old(ledger: Ledger, tmp_path: Path) -> None:
+    """A trial's scratch is as old as the trial; `ablate train` has no driver that tells of it."""
+    runs = tmp_path / "runs"
+    left_a_week_ago(runs, f"{host()}.{os.getpid()}.abc")
+    assert list(leftovers(ledger)) == []
+    done = ablate("gc", cwd=tmp_path)
+    assert done.returncode == 0 and len(list((runs / TEMPORARY).iterdir())) == 1, done.stderr
+
+
+def test_gc_spares_scratch_of_other_hosts_while_any_driver_lives(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """Trials run on nodes that no driver is named after."""
+    runs = tmp_path / "runs"
+    old = left_a_week_ago(runs, "another-host.1.abc")
+    (runs / TEMPORARY / "another-host.1.new").mkdir()
+    for driver in ("driver-host.1.abcd", f"{host()}.{os.getpid()}.abcd"):
+        ledger.store.write(f"{DRIVERS}/{driver}", b"")
+        assert list(leftovers(ledger)) == []
+        ledger.store.delete(f"{DRIVERS}/{driver}")
+        assert [left.path for left in leftovers(ledger)] == [old]
