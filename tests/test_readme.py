@@ -11,6 +11,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ablate.cli.commands import app
+from ablate.learn.claims.read import CONTRAST_KEYS, find_claims
+from ablate.plan.parts import BLOCKS
+from ablate.plan.settings import RULES
+from ablate.plan.study import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,3 +49,16 @@ def test_files_that_it_points_to_exist() -> None:
     paths = re.findall(r"\]\(([^)#:]+)\)", TEXT) + re.findall(r"`(docs/[\w./-]+)`", TEXT)
     assert paths
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_examples_of_the_study_page_are_valid(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    study, claims = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "page.yaml").write_text(study, encoding="utf-8")
+    (tmp_path / "page.claims.yaml").write_text(claims, encoding="utf-8")
+    read = load_study(str(tmp_path / "page.yaml"))
+    assert len(read.cells()) == 6 and len(read.excluded()) == 2
+    assert [claim.id for claim in find_claims(str(tmp_path / "page.yaml"))] == ["H1"]
+    rows = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+    assert {*BLOCKS, *RULES} - {"question"} <= rows
+    assert {*CONTRAST_KEYS} - {"margin"} <= {*rows, "right"}

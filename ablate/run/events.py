@@ -122,7 +122,7 @@ class Events:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - raised by `on_step_begin`
-            self.failure = error
+            self.failure = self.failure or error
 
     def _end(self, record: Record) -> None:
         self.supply.end(record.trial_id)
