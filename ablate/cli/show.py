@@ -110,8 +110,11 @@ def ranking(results: Results, chosen: Collection[str] = ()) -> None:
     Only those named in `chosen`, when there are any; their places are those among all cells.
     """
     from ablate.learn.agreement import agreements
+    from ablate.learn.report.document import plural
     from ablate.learn.results import metric_title, split_key
 
+    for ref, count in results.on_other_data.items():
+        out.print(f"Left out on {ref}, scored before its data changed: {plural(count, 'trial')}.")
     if not results.scored:
         out.print("No cell has a result yet.")
         return

@@ -102,12 +102,17 @@ def _summaries(scores: Scores, refs: Sequence[str], seed: int) -> dict[str, dict
 def _baselines(
     folder: StudyFolder, scores: Scores, refs: Sequence[str]
 ) -> dict[str, dict[str, Summary]]:
-    """Baseline name -> metric key -> summary, which is over queries alone."""
+    """Baseline name -> metric key -> summary, which is over queries alone.
+
+    What is known to be scored on other data than the plan's is left out.
+    """
     found: dict[str, dict[str, Summary]] = {}
+    marks = folder.baseline_marks()
     for name, by_ref in folder.baselines().items():
+        known = {**scores.marks, **marks.get(name, {})}
+        own = {ref for ref in by_ref if known.get(ref) == scores.marks.get(ref, known.get(ref))}
         for ref in refs:
-            parts = [part for parts in scores.means.get(ref, ((ref,),)) for part in parts]
-            arrays = scores.baseline(name, ref) if by_ref.keys() >= {*parts} else {}
+            arrays = scores.baseline(name, ref) if own >= {*scores.parts(ref)} else {}
             for metric, array in arrays.items():
                 if np.isfinite(array).all():
                     found.setdefault(name, {})[f"{ref}/{metric}"] = cell_summary(array, ALPHA)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -144,6 +145,12 @@ class Results:
         """The cells that have the primary metric, best first."""
         return tuple(cell for cell in self.cells if self.primary in cell.metrics)
 
+    @property
+    def on_other_data(self) -> Mapping[str, int]:
+        """Label -> how many finished trials were scored on other data under that name. They count
+        as without scores there."""
+        return Counter(ref for trial in self.trials for ref in self.scores.on_other_data(trial))
+
     def primary_of(self, cell: CellResult) -> Summary:
         """The summary that ranks a scored cell."""
         return cell.metrics[self.primary]
@@ -195,7 +202,8 @@ def collect(plan: Plan, ledger: Ledger, seed: int = 0) -> Results:
     for trial in trials:
         if trial.counted:
             counted[trial.cell].append(trial)
-    scores = Scores(ledger, folder, counted, own_labels(plan))
+    marks = plan.marks([*plan.test_refs, *plan.dev_refs])
+    scores = Scores(ledger, folder, counted, own_labels(plan), marks)
     found = findings(plan, folder, scores, seed)
     return Results(
         study=plan.study,

@@ -30,11 +30,14 @@ class Scores:
         folder: StudyFolder,
         members: Mapping[str, Sequence[TrialResult]],
         refs: Iterable[str] = (),
+        marks: Mapping[str, str] | None = None,
     ) -> None:
-        """`refs` are the labels among which BEIR's means are looked for."""
+        """`refs` are the labels among which BEIR's means are looked for. `marks` maps a label to
+        the fingerprint of the data that it names: scores on other data are as good as none."""
         self.means = beir_sets(refs)
         """Label of each mean -> its sets, each as the labels of its parts. A mean is asked for as
         a reference is; its scores stand for all queries, each set weighing the same."""
+        self.marks = dict(marks or {})
         self._ledger, self._folder, self._members = ledger, folder, members
         self._order: dict[str, list[str]] = {}
         self._kept: dict[str, dict[str, dict[str, NDArray[np.float64]]]] = {}
@@ -57,15 +60,14 @@ class Scores:
     def cell(self, cell: str, ref: str) -> dict[str, NDArray[np.float64]]:
         """Metric name -> scores [seeds, queries] of the cell's finished, counted trials."""
         if ref in self.means:
-            parts = [part for parts in self.means[ref] for part in parts]
-            trials = self._trials(cell, parts)
+            trials = self.trials(cell, [ref])
             return self._mean(ref, lambda part: self._part(cell, part, trials)) if trials else {}
-        return self._stacked(self._trials(cell, [ref]), ref)
+        return self._stacked(self.trials(cell, [ref]), ref)
 
     def trial(self, trial: TrialResult, key: str) -> NDArray[np.float64] | None:
         """Scores [queries] of one trial, counted or not, on a metric key; None without them."""
         ref, metric = split_key(key)
-        if not _has(trial, ref):
+        if not self._has(trial, ref):
             return None
         return self._aligned(ref, trial.trial_id, *self._read(trial.trial_id, ref)).get(metric)
 
@@ -102,10 +104,46 @@ class Scores:
         columns = self._aligned(ref, name, *self._folder.baseline_scores(name, ref))
         return {metric: column[None] for metric, column in columns.items()}
 
-    def _trials(self, cell: str, refs: Sequence[str]) -> list[TrialResult]:
-        """The cell's finished, counted trials that were scored on all of `refs`."""
+    def parts(self, ref: str) -> list[str]:
+        """The labels that a mean is over; of any other reference, itself."""
+        return [part for parts in self.means.get(ref, ((ref,),)) for part in parts]
+
+    def trials(self, cell: str, refs: Iterable[str]) -> list[TrialResult]:
+        """The cell's finished, counted trials that were scored on all of `refs`, in the order of
+        the rows of `cell` and of every grid."""
+        singles = [part for ref in refs for part in self.parts(ref)]
         trials = self._members.get(cell, ())
-        return [trial for trial in trials if all(_has(trial, ref) for ref in refs)]
+        return [trial for trial in trials if all(self._has(trial, ref) for ref in singles)]
+
+    def together(self, keys: Sequence[str]) -> dict[str, list[NDArray[np.float64]]]:
+        """Cell name -> scores [seeds, queries] on each metric key, rows being the same trials:
+        those that were scored on all of them. A cell without such a trial is left out."""
+        refs = [split_key(key)[0] for key in keys]
+        grids = [self.grid(key) for key in keys]
+        found = {}
+        for cell in self._members:
+            kept = {trial.trial_id for trial in self.trials(cell, refs)}
+            if kept and all(cell in grid for grid in grids):
+                found[cell] = [
+                    grid[cell][[trial.trial_id in kept for trial in self.trials(cell, [ref])]]
+                    for grid, ref in zip(grids, refs, strict=True)
+                ]
+        return found
+
+    def on_other_data(self, trial: TrialResult) -> tuple[str, ...]:
+        """The labels on which a finished trial was scored when they named other data; its scores
+        there are left out."""
+        if trial.record is None or trial.state != "finished":
+            return ()
+        evaluated = trial.record.evaluated
+        return tuple(ref for ref in self.marks if ref in evaluated and not self._has(trial, ref))
+
+    def _has(self, trial: TrialResult, ref: str) -> bool:
+        """Whether the trial is finished and was scored on the reference, on the plan's data."""
+        if trial.record is None or trial.state != "finished":
+            return False
+        mark = trial.record.evaluated.get(ref)
+        return mark is not None and mark == self.marks.get(ref, mark)
 
     def _stacked(self, trials: Sequence[TrialResult], ref: str) -> dict[str, NDArray[np.float64]]:
         rows = [
@@ -118,7 +156,7 @@ class Scores:
         self, cell: str, ref: str, trials: Sequence[TrialResult]
     ) -> dict[str, NDArray[np.float64]]:
         """What `_stacked` reads, from what is kept where that holds the same trials."""
-        if ref not in self._kept or len(self._trials(cell, [ref])) != len(trials):
+        if ref not in self._kept or len(self.trials(cell, [ref])) != len(trials):
             return self._stacked(trials, ref)
         return {name: by[cell] for name, by in self._kept[ref].items() if cell in by}
 
@@ -156,11 +194,6 @@ class Scores:
             raise InvalidInput([Problem(owner, rule)])
         rows = [place[query] for query in order]
         return {name: column[rows] for name, column in columns.items()}
-
-
-def _has(trial: TrialResult, ref: str) -> bool:
-    """Whether the trial is finished and was scored on the reference."""
-    return trial.record is not None and trial.state == "finished" and ref in trial.record.evaluated
 
 
 def split_key(key: str) -> tuple[str, str]:

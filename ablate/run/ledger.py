@@ -211,6 +211,12 @@ class StudyFolder:
                     found.setdefault(name, {})[names.get(label, label)] = metrics
         return found
 
+    def baseline_marks(self) -> dict[str, dict[str, str]]:
+        """Baseline name -> reference -> fingerprint of what it was scored on, where that is
+        known."""
+        scored = self.read(BASELINES) or {}
+        return {name: older.marks_of_today(marks) for name, marks in scored.items()}
+
     def baseline_scores(
         self, name: str, ref_label: str
     ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from trainables.data.collections import (
     short_name,
     splits_of,
 )
-from trainables.data.collections.refs import split_grade
+from trainables.data.collections.refs import JudgeRef, plain_label, split_grade
 from trainables.errors import InvalidInput
 
 
@@ -117,3 +118,12 @@ def test_a_collection_is_looked_for(
     assert anywhere("tiny") == str(tmp_path / "tiny")
     assert anywhere("pydocs/small") == "pydocs/small"
     assert anywhere("no-such-folder") == "no-such-folder"
+
+
+def test_every_label_of_a_split_names_it() -> None:
+    ref = Ref("tiny", "test", 2, (JudgeRef("weak", 3), JudgeRef("human")))
+    labels = [*ref.marks("f"), ref.part_label(500), replace(ref, min_grade=1).label]
+    assert len(labels) == 7
+    assert {plain_label(label) for label in labels} == {"tiny/test"}
+    for label in ("beir/mean:nq:scifact", "odd:name/test", "nq/test"):
+        assert plain_label(label) == label

@@ -195,6 +195,71 @@ def test_several_sets_are_averaged_with_equal_weight(tmp_path: Path) -> None:
     assert finding.effect == pytest.approx(0.1, abs=0.02)
 
 
+JUDGED = tuple(
+    f"nq/test{label}/mrr_at_10" for label in (":grade-2", ":machine:weak", ":union:weak")
+)
+
+
+def metric_of(tmp_path: Path, pattern: str) -> tuple[Claim, ...]:
+    return claims_of(
+        tmp_path, LOSS_CLAIM.replace("EXPECTS", "greater").replace("*/test/mrr_at_10", pattern)
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "metrics"),
+    [
+        ("nq/*/mrr_at_10", (KEY,)),
+        ("*/mrr_at_10", (KEY,)),
+        ("nq/test:grade-2/mrr_at_10", (JUDGED[0],)),
+        ("*/test:union:*/mrr_at_10", (JUDGED[2],)),
+    ],
+)
+def test_a_pattern_means_one_label_of_a_split(
+    tmp_path: Path, pattern: str, metrics: tuple[str, ...]
+) -> None:
+    table = study({"lse_pair": 0.0, "joint_lh": 0.0}, keys=(KEY, *JUDGED))
+    finding = verdict(metric_of(tmp_path, pattern), table).findings[0]
+    assert (finding.metrics, finding.queries) == (metrics, 400)
+
+
+def test_several_labels_of_one_split_are_refused(tmp_path: Path) -> None:
+    table = study({"lse_pair": 0.5, "joint_lh": 0.0}, keys=(KEY, *JUDGED))
+    found = verdict(metric_of(tmp_path, "nq/test:*/mrr_at_10"), table)
+    missing = str(found.findings[0].missing)
+    assert found.outcome == "undecided" and "more than once" in missing
+    assert "nq/test:machine:weak" in missing and "nq/test:union:weak" in missing
+
+
+def test_a_mean_named_by_one_claim_is_no_set_of_another(tmp_path: Path) -> None:
+    sets = ("beir/nfcorpus/test/mrr_at_10", "beir/scifact/test/mrr_at_10")
+    mean = "beir/mean:nfcorpus:scifact/mrr_at_10"
+    table = study({"lse_pair": 0.0, "joint_lh": 0.0}, keys=(*sets, mean))
+    for pattern, metrics in (("beir/*/mrr_at_10", sets), (mean, (mean,))):
+        assert verdict(metric_of(tmp_path, pattern), table).findings[0].metrics == metrics
+
+
+def test_the_flip_of_the_hybrid_test_sets_judges_against_human_judgements() -> None:
+    (claim,) = (claim for claim in load_claims("paper") if claim.id == "C4")
+    found = verdict((claim,), study({"lse_pair": 0.0, "joint_lh": 0.0}, keys=(KEY, JUDGED[2])))
+    assert [finding.metrics for finding in found.findings] == [(JUDGED[2],), (KEY,)]
+
+
+def test_only_trials_that_have_every_set_count(tmp_path: Path) -> None:
+    other = "scifact/test/mrr_at_10"
+    table = study({"lse_pair": 0.0, "joint_lh": 0.0}, seeds=4, keys=(KEY, other), fractions=(0.0,))
+    values, scores = table["00 lse_pair 0.0"]
+    whole = {key: array[1:3].copy() for key, array in scores.items()}
+    alone = {**table, "00 lse_pair 0.0": (values, whole)}
+    expected = verdict(expecting(tmp_path, "greater"), alone).findings[0]
+    scores[KEY][0], scores[other][3] = np.nan, np.nan
+    finding = verdict(expecting(tmp_path, "greater"), table).findings[0]
+    assert finding == expected and finding.seeds == 2
+    scores[KEY][1:3] = np.nan
+    lacking = verdict(expecting(tmp_path, "greater"), table).findings[0]
+    assert "a side has no trial" in str(lacking.missing)
+
+
 def test_an_interaction_compares_two_differences(tmp_path: Path) -> None:
     text = LOSS_CLAIM.replace(
         "EXPECTS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,35 @@ def test_several_test_sets_are_set_side_by_side(
         assert by_name[cell.name]["Mean of sets"] == f"{mean:.3f}"
     means = [float(row["Mean of sets"]) for row in table]
     assert means == sorted(means, reverse=True)
+
+
+TWO_SETS = fake.STUDY.replace("[pydocs/test]", "[pydocs/test, pydocs/small/test]").replace(
+    "[0.02, 0.1]", "[0.02]"
+)
+
+
+def test_a_mean_over_sets_is_over_the_trials_that_have_every_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claims_file: Path
+) -> None:
+    monkeypatch.setitem(fake.QUERIES, "pydocs/small/test", 60)
+    plan, ledger = fake.plan_of(TWO_SETS), Ledger(tmp_path)
+    fake.fill(plan, ledger)
+    first, second = (cell.name for cell in plan.cells[:2])
+    lacking = {(first, 0): "pydocs/test", (first, 2): "pydocs/small/test"}
+    lacking |= {(second, seed): "pydocs/small/test" for seed in (0, 1, 2)}
+    for trial in plan.repeat():
+        ref = lacking.get((trial.cell, trial.seed))
+        record = ledger.record(trial.trial_id)
+        assert record is not None
+        evaluated = {label: mark for label, mark in record.evaluated.items() if label != ref}
+        ledger.write(replace(record, evaluated=evaluated))
+    found = collect(plan, ledger)
+    table = {row["Cell"]: row for row in rows(per_set(found))}
+    (whole,) = (t for t in found.trials if (t.cell, t.seed) == (first, 1))
+    means = [whole.metrics[f"{ref}/ndcg_at_10"] for ref in found.test_refs]
+    assert table[first]["Mean of sets"] == f"{sum(means) / 2:.3f}"
+    assert table[second]["Mean of sets"] == "–"
+    (block,) = per_set(found).blocks
+    assert isinstance(block, Table)
+    assert f"1 of 3 of {first}" in block.caption and f"0 of 3 of {second}" in block.caption
+    write_report(found, tmp_path / "report", load_claims(claims_file))

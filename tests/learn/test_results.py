@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from scipy import special
 
+from ablate.cli import show
 from ablate.learn import ranking
+from ablate.learn.report import write_report
 from ablate.learn.results import Results, collect, metric_title, split_key
 from ablate.plan.planner import make_plan
 from ablate.plan.study import narrow
@@ -153,6 +158,54 @@ def test_queries_are_aligned_by_id(ledger: Ledger, tmp_path: Path) -> None:
     Path(path).unlink()
     with pytest.raises(InvalidInput, match=f"{trial.trial_id}.*lost its scores on pydocs/test"):
         collect(plan, own)
+
+
+def test_scores_on_other_data_are_left_out_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ledger = fake.plan_of(), Ledger(tmp_path)
+    fake.fill(plan, ledger)
+    names = [cell.name for cell in plan.cells]
+    for trial in plan.repeat():
+        record = ledger.record(trial.trial_id)
+        assert record is not None
+        older = trial.cell == names[0] or (trial.cell, trial.seed) == (names[1], 2)
+        if older:
+            evaluated = {**record.evaluated, "pydocs/test": "ff" * 32}
+            ledger.write(replace(record, evaluated=evaluated))
+    ledger.study("losses").write("baselines.json", {"bm25": {"pydocs/test": "ff" * 32}})
+    found = collect(plan, ledger)
+    cells = {cell.name: cell for cell in found.cells}
+    assert PRIMARY not in cells[names[0]].metrics
+    assert "pydocs/dev/ndcg_at_10" in cells[names[0]].metrics
+    assert [cells[name].metrics[PRIMARY].seeds for name in names[1:3]] == [2, 3]
+    assert PRIMARY not in found.baselines["bm25"] and PRIMARY in found.baselines["untrained"]
+    assert found.on_other_data == {"pydocs/test": 4}
+    _, markdown = write_report(found, tmp_path / "report")
+    assert "4 trials on pydocs/test" in markdown.read_text(encoding="utf-8")
+    said = io.StringIO()
+    monkeypatch.setattr(show, "out", Console(file=said, width=120))
+    show.ranking(found)
+    assert "Left out on pydocs/test" in said.getvalue()
+
+
+def test_scores_of_an_older_form_count_when_their_data_are_the_same(tmp_path: Path) -> None:
+    plan = fake.plan_of(fake.STUDY.replace("[pydocs/test]", "['pydocs/test>=2:weak>=2']"))
+    ledger, labels = Ledger(tmp_path), [ref.label for ref in plan.test_refs]
+    assert labels == ["pydocs/test:grade-2"]
+    for trial in plan.repeat():
+        fake.write_trial(ledger, trial, ["pydocs/dev", "pydocs/test"], {})
+        record = ledger.record(trial.trial_id)
+        assert record is not None
+        judged = f"{fake.FINGERPRINT} 2 weak>=2"
+        evaluated = {**record.evaluated, "pydocs/test:union:weak": judged}
+        ledger.write(replace(record, evaluated=evaluated))
+        home = ledger.store.path(f"trials/{trial.trial_id}/evaluations")
+        shutil.copytree(f"{home}/pydocs__test", f"{home}/pydocs__test:union:weak")
+    found = collect(plan, ledger)
+    assert found.primary == "pydocs/test:grade-2/ndcg_at_10"
+    assert [cell.metrics[found.primary].seeds for cell in found.cells] == [3] * 10
+    assert found.on_other_data == {}
 
 
 def test_undefined_metrics_are_left_out(tmp_path: Path) -> None:

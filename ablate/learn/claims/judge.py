@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from ablate.learn.claims.match import Table, match
+from ablate.learn.claims.match import Table, match, together
 from ablate.learn.claims.values import Claim, Contrast
 from ablate.learn.stats.cells import mean_of_sets, reduce
 from ablate.learn.stats.errors import Contrasts, Errors, Scope
@@ -127,9 +127,9 @@ def _draft(contrast: Contrast, table: Table, seed: int) -> _Test | Finding:
     if isinstance(sides, str):
         return Finding(contrast, "undecided", missing=sides)
     scores = {
-        name: mean_of_sets([found[key] for key in sides.metrics])
+        name: mean_of_sets(parts)
         for name, (_, found) in table.items()
-        if all(key in found for key in sides.metrics)
+        if all(key in found for key in sides.metrics) and (parts := together(found, sides.metrics))
     }
     cells = reduce(scores)
     weights = np.array([[sides.weights.get(name, 0.0) for name in cells.names]])

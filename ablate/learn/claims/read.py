@@ -8,7 +8,7 @@ claims:
       - left: {data.mixing: curriculum}
         right: {data.mixing: union}
         where: {data.human_fraction: 0.2}      # a value, a list, or {above: 0, below: 1}
-        metric: "*/test/mrr_at_10"
+        metric: "*/test/mrr_at_10"             # all test sets; judges and thresholds need their ":"
         expects: greater                       # greater, less, equal or no_worse
         # margin: 0.005                        # for equal and no_worse
         # versus: {data.human_fraction: 1.0}   # for an interaction

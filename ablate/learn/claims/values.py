@@ -71,8 +71,10 @@ class Contrast:
     """Left minus right, all else equal, among the cells of `where`, on `metric`.
 
     `metric` is a metric key in which `*` stands for any text: `*/test/mrr_at_10` is the mean over
-    all test sets, each weighing the same. With `versus` it is an interaction: the difference where
-    `where` holds, less the difference where `versus` does.
+    all test sets by their own judgements and the threshold 1, each weighing the same. Thresholds
+    and judges are named with their `:`, as in `nq/test:grade-2/mrr_at_10`, one to a split. With
+    `versus` it is an interaction: the difference where `where` holds, less the difference where
+    `versus` does.
     """
 
     left: Selector

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ablate.learn.claims import Claim, Finding, Verdict, judge
 from ablate.learn.claims.match import Table as Cells
+from ablate.learn.claims.match import matching
 from ablate.learn.claims.values import Contrast, Selector, words
 from ablate.learn.report.document import (
     Block,
@@ -24,7 +27,10 @@ from ablate.learn.report.document import (
     value,
 )
 from ablate.learn.report.figures import Figure, Row, Rows, row_plot
-from ablate.learn.results import ALPHA, Results, metric_title, split_key
+from ablate.learn.results import ALPHA, CellResult, Results, metric_title, split_key
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TITLE = "Claims"
 EXPECTED = {"greater": "> 0", "less": "< 0", "equal": "within ± {}", "no_worse": "> −{}"}
@@ -66,19 +72,32 @@ def claims_section(results: Results, claims: Sequence[Claim]) -> Section:
 def _cells(results: Results, claims: Sequence[Claim]) -> Cells:
     """Per cell its values, without seed and tuned keys, and its scores on what claims speak of."""
     patterns = {contrast.metric for claim in claims for contrast in claim.contrasts}
-    # A pattern is averaged over what it matches: a mean beside its sets would count them twice.
-    single = [k for k in results.metric_keys if split_key(k)[0] not in results.scores.means]
-    keys = [key for key in single if any(fnmatchcase(key, p) for p in patterns)]
-    keys += [key for key in results.metric_keys if key in patterns and key not in single]
+    found = [key for pattern in patterns for key in matching(pattern, results.metric_keys)]
+    keys = [key for key in results.metric_keys if key in found]
     grids = {key: results.scores.grid(key) for key in keys}
     hidden = {"seed", *results.study.tune}
     return {
         cell.name: (
             {key: v for key, v in cell.trials[0].planned.flat.items() if key not in hidden},
-            {key: grids[key][cell.name] for key in keys if cell.name in grids[key]},
+            {
+                key: _by_trial(results, cell, key, grids[key][cell.name])
+                for key in keys
+                if key in cell.metrics
+            },
         )
         for cell in results.scored
     }
+
+
+def _by_trial(
+    results: Results, cell: CellResult, key: str, scores: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """A cell's `scores` [trials that have them, queries] on a metric key as [counted trials,
+    queries], NaN where a trial has none."""
+    own = {trial.trial_id for trial in results.scores.trials(cell.name, [split_key(key)[0]])}
+    found = np.full((len(cell.counted), scores.shape[1]), np.nan)
+    found[[trial.trial_id in own for trial in cell.counted]] = scores
+    return found
 
 
 def _line(verdict: Verdict) -> str:

@@ -27,6 +27,7 @@ from ablate.learn.report.document import (
     Value,
     duration,
     interval,
+    listing,
     moment,
     number,
     plural,
@@ -172,6 +173,8 @@ def _runs(results: Results) -> Section:
     if any(seconds):
         words += f" Together they worked {duration(sum(seconds))}."
     blocks: list[Block] = [Text(words)]
+    if results.on_other_data:
+        blocks.append(Text(f"**Left out.** {_other_data(results)}"))
     bad = [trial for trial in results.trials if trial.state in {"failed", "stopped"}]
     if bad:
         columns = ("Cell", "Seed", "State", "Reason", "Trial")
@@ -187,6 +190,15 @@ def _runs(results: Results) -> Section:
         )
         blocks.append(Table("Trials without a result", columns, rows, frozenset({"Seed"})))
     return Section("runs", "What was run", tuple(blocks))
+
+
+def _other_data(results: Results) -> str:
+    """How many trials were scored on other data under the name of a reference."""
+    counts = [f"{plural(n, 'trial')} on {ref}" for ref, n in results.on_other_data.items()]
+    return (
+        f"The data behind a name changed, and scores on what it was before count nowhere: "
+        f"{listing(counts)}. The same command scores these trials again."
+    )
 
 
 def _curves(results: Results) -> Section:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from ablate.learn.report.document import LOST, Section, Table, Value, interval, number, value
+from ablate.learn.report.document import (
+    LOST,
+    Section,
+    Table,
+    Value,
+    interval,
+    listing,
+    number,
+    value,
+)
 from ablate.learn.results import ALPHA, Results, metric_title, split_key
 from ablate.learn.stats import Summary, cell_summaries, mean_of_sets
 
@@ -26,44 +35,64 @@ def per_set(results: Results) -> Section:
         return Section("sets", "Over the test sets", ())
     columns = ("Cell", "Mean of sets", "95 % interval", *(split_key(k)[0] for k in keys), LOST)
     whole = _over_sets(results, keys)
-    rows = [_set_row(cell.name, whole, cell.metrics, keys, cell.lost) for cell in results.scored]
-    rows += [
-        _set_row(f"{name} (baseline)", {}, found, keys, None)
-        for name, found in results.baselines.items()
+    rows = [
+        _set_row(cell.name, whole.get(cell.name), cell.metrics, keys, cell.lost)
+        for cell in results.scored
     ]
+    rows += [_baseline_row(name, found, keys) for name, found in results.baselines.items()]
     rows.sort(key=lambda row: -(row[1].sort or 0.0))
     caption = (
         f"{metric_title(metric)} on each test set ± sd over seeds. The mean weighs every set the "
         "same, and its interval holds seeds and queries; the sets themselves are taken as given. "
-        "Sets differ in difficulty: compare within a column"
+        f"{_short(results, keys)}Sets differ in difficulty: compare within a column"
     )
     table = Table(caption, columns, tuple(rows), frozenset(columns[1:]))
     return Section("sets", "Over the test sets", (table,))
 
 
 def _over_sets(results: Results, keys: list[str]) -> dict[str, Summary]:
-    """The summary of the mean over all sets, of the cells that have every one."""
-    grids = [results.scores.grid(key) for key in keys]
-    names = [cell.name for cell in results.scored if all(key in cell.metrics for key in keys)]
-    if not names:
-        return {}
-    joined = {name: mean_of_sets([grid[name] for grid in grids]) for name in names}
-    return cell_summaries(joined, ALPHA)
+    """The summary of the mean over all sets, of the trials that have every one; cells without
+    such a trial are left out."""
+    found = results.scores.together(keys)
+    whole = [cell for cell in results.scored if all(key in cell.metrics for key in keys)]
+    joined = {cell.name: mean_of_sets(found[cell.name]) for cell in whole if cell.name in found}
+    return cell_summaries(joined, ALPHA) if joined else {}
+
+
+def _short(results: Results, keys: Sequence[str]) -> str:
+    """A sentence on the cells with trials that lack a set; empty when there are none."""
+    refs = [split_key(key)[0] for key in keys]
+    cells = []
+    for cell in results.scored:
+        every = len(results.scores.trials(cell.name, refs))
+        some = {t.trial_id for ref in refs for t in results.scores.trials(cell.name, [ref])}
+        if every < len(some):
+            cells.append(f"{every} of {len(some)} of {cell.name}")
+    words = "Only trials that have every set are in the mean: "
+    return f"{words}{listing(cells)}. " if cells else ""
 
 
 def _set_row(
     name: str,
-    whole: Mapping[str, Summary],
+    whole: Summary | None,
     metrics: Mapping[str, Summary],
     keys: Sequence[str],
-    lost: int | None,
+    lost: int,
+) -> tuple[Value, ...]:
+    shown = [value(None), value(None)]
+    if whole is not None:
+        ends = value(interval(whole.low, whole.high), whole.low)
+        shown = [value(number(whole.mean), whole.mean), ends]
+    return (value(name), *shown, *(mean_sd(metrics.get(key)) for key in keys), value(lost))
+
+
+def _baseline_row(
+    name: str, metrics: Mapping[str, Summary], keys: Sequence[str]
 ) -> tuple[Value, ...]:
     means = [metrics[key].mean for key in keys if key in metrics]
     mean = fmean(means) if len(means) == len(keys) else None
-    found = whole.get(name)
-    ends = value(None) if found is None else value(interval(found.low, found.high), found.low)
-    shown = value(number(mean), mean)
-    return (value(name), shown, ends, *(mean_sd(metrics.get(key)) for key in keys), value(lost))
+    own = (mean_sd(metrics.get(key)) for key in keys)
+    return (value(f"{name} (baseline)"), value(number(mean), mean), value(None), *own, value(None))
 
 
 def _metric_table(results: Results, ref: str) -> Table | None:

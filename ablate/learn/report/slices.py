@@ -36,7 +36,7 @@ def query_groups(results: Results) -> Section:
     label = split_key(results.primary)[0]
     ref = next(ref for ref in results.study.references if ref.label == label)
     facts = query_facts(
-        ref, results.scores.queries(label), results.scores.cache, _fingerprint(results, label)
+        ref, results.scores.queries(label), results.scores.cache, results.scores.marks.get(label)
     )
     if isinstance(facts, str):
         return Section("slices", TITLE, (), facts)
@@ -57,11 +57,6 @@ def query_groups(results: Results) -> Section:
     found = sorted(slices(kept, pairs, groups, ALPHA), key=lambda one: order.index(one.slice))
     first = _first_pair(results, found, pairs[0])
     return Section("slices", TITLE, (*_words(results, found), first, *_tables(results, found)))
-
-
-def _fingerprint(results: Results, label: str) -> str | None:
-    marks = (t.record.evaluated.get(label) for t in results.trials if t.record is not None)
-    return next((mark for mark in marks if mark), None)
 
 
 def _words(results: Results, found: Sequence[Slice]) -> list[Block]:

@@ -16,6 +16,11 @@ from trainables.errors import InvalidInput, Problem, unknown
 
 MACHINE, UNION = "machine", "union"
 
+_LABEL = re.compile(
+    r"(?P<split>.+?)(:grade-[0-9]+)?"
+    rf"(:({MACHINE}|{UNION}):[^:]+(:grade-[0-9]+)?|:[0-9]+-passages)?"
+)
+
 
 @dataclass(frozen=True)
 class JudgeRef:
@@ -73,6 +78,13 @@ class Ref:
 def graded(label: str, min_grade: int) -> str:
     """`label` where positives are graded `min_grade` or better; 1 goes without saying."""
     return label if min_grade == 1 else f"{label}:grade-{min_grade}"
+
+
+def plain_label(label: str) -> str:
+    """The split that a label scores, without its threshold, judge or part: `nq/test:grade-2` and
+    `nq/test:union:weak` -> `nq/test`. Labels with the same split share their queries."""
+    found = _LABEL.fullmatch(label)
+    return label if found is None else found["split"]
 
 
 def parse_refs(text: str, place: str | None = None, key: str = "collection") -> tuple[Ref, ...]:
