@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -205,7 +205,9 @@ def export(
     from ablate.learn.results import collect
     from ablate.run.ledger import Ledger
 
-    rows = export_trials(collect(plan_of(study, set_, None), Ledger(runs)), out)
+    planned, ledger = plan_of(study, set_, None), Ledger(runs)
+    require_records(planned, ledger, runs)
+    rows = export_trials(collect(planned, ledger), out)
     show.out.print(f"{rows} trials: {out}")
 
 
@@ -255,12 +257,37 @@ def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
 
 
 def require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
-    """Raises InvalidInput, with what has been run, when the study has not."""
+    """Raises InvalidInput, with what has been run, when the study has not, or by another plan."""
     ledger.store.require()
-    if not ledger.store.exists(ledger.study(planned.study.name).path):
+    folder = ledger.study(planned.study.name)
+    if not ledger.store.exists(folder.path):
         rule = f"has not been run in {runs}; known: "
         known = ", ".join(ledger.store.children("studies")) or "none"
         raise InvalidInput([Problem(planned.study.name, rule + known)])
+    kept = folder.read("plan.json")
+    if kept is not None:
+        _require_same(planned, kept, ledger, runs)
+
+
+def _require_same(planned: Plan, kept: Mapping[str, Any], ledger: Ledger, runs: str) -> None:
+    """Raises InvalidInput when the run folder has trials of the kept plan and none of this one."""
+    from ablate.plan.kept import differences
+
+    begun = set(ledger.store.children("trials"))
+
+    def recorded(trial_id: str) -> bool:
+        return trial_id in begun and ledger.store.exists(f"trials/{trial_id}/record.json")
+
+    if any(recorded(trial.trial_id) for trial in planned.trials()):
+        return
+    held = sum(recorded(trial["trial_id"]) for trial in kept["trials"])
+    if not held:
+        return
+    rule = (
+        f"none of the {planned.trial_count} trials asked for has been run in {runs}, which holds "
+        f"{held} of another plan of this study; give the --set of that run, or run this one first"
+    )
+    raise InvalidInput([Problem(planned.study.name, rule), *differences(planned.to_json(), kept)])
 
 
 def _report_folder(planned: Plan, ledger: Ledger) -> Path:
