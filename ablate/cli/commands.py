@@ -265,7 +265,7 @@ def require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
         known = ", ".join(ledger.store.children("studies")) or "none"
         raise InvalidInput([Problem(planned.study.name, rule + known)])
     kept = folder.read("plan.json")
-    if kept is not None:
+    if kept:
         _require_same(planned, kept, ledger, runs)
 
 
@@ -280,7 +280,7 @@ def _require_same(planned: Plan, kept: Mapping[str, Any], ledger: Ledger, runs: 
 
     if any(recorded(trial.trial_id) for trial in planned.trials()):
         return
-    held = sum(recorded(trial["trial_id"]) for trial in kept["trials"])
+    held = sum(recorded(trial["trial_id"]) for trial in kept.get("trials", ()))
     if not held:
         return
     rule = (

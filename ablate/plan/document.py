@@ -126,7 +126,7 @@ class _Reader:
         try:
             return self._scalar(node)
         except ValueError as error:
-            self._problem(".".join(map(str, path)), str(error), node, node.value)
+            self._problem(".".join(map(str, path)) or "value", str(error), node, node.value)
             return None
 
     def _scalar(self, node: yaml.Node) -> object:
