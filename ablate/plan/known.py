@@ -29,11 +29,11 @@ def is_dev(ref: Ref) -> bool:
 
 
 def check_ref(key: str, text: object, place: str) -> tuple[Ref | None, list[Problem]]:
-    """The reference `NAME|PATH/SPLIT[>=GRADE]`, or why it cannot be one."""
+    """The reference `NAME|PATH/SPLIT[>=GRADE]` of what selects, or why it cannot be one."""
     if not isinstance(text, str):
         return None, [Problem(key, "must be a split, such as nq/test", text, None, place)]
     try:
-        ref = parse_ref(text, None, place, key)
+        ref = parse_ref(text, None, place, key, ("dev", "test"))
     except InvalidInput as error:
         return None, list(error.problems)
     return ref, check_grade(key, ref, place)
