@@ -22,6 +22,9 @@ from trainables.model.losses import LOSSES
 BEHAVIOUR = 2
 """Version of what training and evaluation compute. Raised when the same spec gives new numbers."""
 
+MOST_SEED = 2**63 - 1
+"""The largest seed: what PyTorch's generators take as a signed number."""
+
 Scalar = Union[str, int, float, bool, None]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -143,7 +146,7 @@ class TrialSpec(Part):
     encoder: EncoderSpec
     loss: LossSpec
     optim: OptimSpec
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any], place: str | None = None) -> TrialSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +37,7 @@ from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from ablate.learn.claims import Claim
+    from ablate.plan.parts import Study as StudyOf
     from ablate.plan.planner import Plan
     from ablate.run.execution import Execution
     from ablate.run.ledger import Ledger, StudyFolder
@@ -70,9 +71,8 @@ def validate(study: Study, set_: Sets = None) -> None:
     """Check a study and list every mistake in it; nothing is started or written."""
     from ablate.cli.show import out
     from ablate.plan.planner import make_plan
-    from ablate.plan.study import load_study
 
-    loaded = load_study(study, _pairs(set_))
+    loaded = _study_of(study, set_, None)
     planned = make_plan(loaded)
     out.print(
         f"{loaded.name} is valid: {len(planned.cells)} cells, {planned.trial_count} trials at most."
@@ -137,31 +137,29 @@ def train(
     study: Study,
     out: Annotated[Path, typer.Option(help="Folder for result.json and checkpoint/.")],
     set_: Sets = None,
+    only: Only = None,
     workers: Annotated[int, typer.Option(min=1, help="Workers of the trial.")] = 1,
 ) -> int:
-    """Train one trial: the study's fixed values, and --set for all the rest.
+    """Train one trial: the study's fixed values, and --set or --only for all the rest.
 
     One worker uses OMP_NUM_THREADS CPU threads; if that is not set, every core that it may use.
     """
     from ablate.cli import show
-    from ablate.plan.study import load_study, one_trial
+    from ablate.plan.study import one_trial
     from ablate.run.capacity import ClusterCannot
     from ablate.run.single import train_one
     from ablate.run.tasks import watched
 
-    loaded = load_study(study, _pairs(set_))
+    loaded = _study_of(study, set_, only)
     flat = one_trial(loaded).to_flat()
     refs = [str(ref) for ref in loaded.references]
     try:
         with show.counting("training", "steps") as bar:
-            result = train_one(
-                flat,
-                refs,
-                workers,
-                out,
-                lambda row: bar(int(row["step"]), int(row["steps"])),
-                watched(loaded),
-            )
+
+            def step(row: Mapping[str, float]) -> None:
+                bar(int(row["step"]), int(row["steps"]))
+
+            result = train_one(flat, refs, workers, out, step, watched(loaded))
     except ClusterCannot as error:
         show.err.print(f"[red]The cluster cannot run this trial:[/red] {error}")
         return CLUSTER_CANNOT
@@ -205,7 +203,9 @@ def export(
     from ablate.learn.results import collect
     from ablate.run.ledger import Ledger
 
-    rows = export_trials(collect(plan_of(study, set_, None), Ledger(runs)), out)
+    planned, ledger = plan_of(study, set_, None), Ledger(runs)
+    require_records(planned, ledger, runs)
+    rows = export_trials(collect(planned, ledger), out)
     show.out.print(f"{rows} trials: {out}")
 
 
@@ -218,20 +218,36 @@ compare.register(app)
 upkeep.register(app)
 
 
-def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
+def _pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
     wrong = [text for text in texts or () if "=" not in text]
     if wrong:
-        raise InvalidInput([Problem("--set", "must be KEY=VALUE", text) for text in wrong])
+        rule = "must be KEY=VALUE"
+        raise InvalidInput([Problem(option, rule, text, f"{text}=VALUE") for text in wrong])
     return dict(text.split("=", 1) for text in texts or ())
+
+
+def _study_of(study: str, sets: Sequence[str] | None, only: Sequence[str] | None) -> StudyOf:
+    """The study that a command's words name. Raises InvalidInput with every mistake in them."""
+    from ablate.plan.study import load_study, narrow
+
+    problems: list[Problem] = []
+    pairs = {}
+    for option, texts in (("--set", sets), ("--only", only)):
+        try:
+            pairs[option] = _pairs(texts, option)
+        except InvalidInput as error:
+            problems += error.problems
+    if problems:
+        raise InvalidInput(problems)
+    loaded = load_study(study, pairs["--set"])
+    return narrow(loaded, pairs["--only"]) if only else loaded
 
 
 def plan_of(study: str, sets: Sequence[str] | None, only: Sequence[str] | None) -> Plan:
     """The plan of a command's words. Raises InvalidInput with every mistake in them."""
     from ablate.plan.planner import make_plan
-    from ablate.plan.study import load_study, narrow
 
-    loaded = load_study(study, _pairs(sets))
-    return make_plan(narrow(loaded, _pairs(only)) if only else loaded)
+    return make_plan(_study_of(study, sets, only))
 
 
 def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
@@ -255,12 +271,37 @@ def _say_what_is_left(done: Execution, name: str, runs: str) -> None:
 
 
 def require_records(planned: Plan, ledger: Ledger, runs: str) -> None:
-    """Raises InvalidInput, with what has been run, when the study has not."""
+    """Raises InvalidInput, with what has been run, when the study has not, or by another plan."""
     ledger.store.require()
-    if not ledger.store.exists(ledger.study(planned.study.name).path):
+    folder = ledger.study(planned.study.name)
+    if not ledger.store.exists(folder.path):
         rule = f"has not been run in {runs}; known: "
         known = ", ".join(ledger.store.children("studies")) or "none"
         raise InvalidInput([Problem(planned.study.name, rule + known)])
+    kept = folder.read("plan.json")
+    if kept:
+        _require_same(planned, kept, ledger, runs)
+
+
+def _require_same(planned: Plan, kept: Mapping[str, Any], ledger: Ledger, runs: str) -> None:
+    """Raises InvalidInput when the run folder has trials of the kept plan and none of this one."""
+    from ablate.plan.kept import differences
+
+    begun = set(ledger.store.children("trials"))
+
+    def recorded(trial_id: str) -> bool:
+        return trial_id in begun and ledger.store.exists(f"trials/{trial_id}/record.json")
+
+    if any(recorded(trial.trial_id) for trial in planned.trials()):
+        return
+    held = sum(recorded(trial["trial_id"]) for trial in kept.get("trials", ()))
+    if not held:
+        return
+    rule = (
+        f"none of the {planned.trial_count} trials asked for has been run in {runs}, which holds "
+        f"{held} of another plan of this study; give the --set of that run, or run this one first"
+    )
+    raise InvalidInput([Problem(planned.study.name, rule), *differences(planned.to_json(), kept)])
 
 
 def _report_folder(planned: Plan, ledger: Ledger) -> Path:

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from ablate.cli import DONE, SOME_FAILED
-from ablate.cli.options import example
+from ablate.cli.options import example, known_address
+
+Track = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        callback=known_address,
+        help="MLflow server or sqlite:///FILE that gets it too.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,10 +47,7 @@ def evaluate(
             "--keep-embeddings", help="Keep the vectors: the next evaluation encodes nothing."
         ),
     ] = False,
-    track: Annotated[
-        str | None,
-        typer.Option(metavar="URI", help="MLflow server or sqlite:///FILE that gets it too."),
-    ] = None,
+    track: Track = None,
 ) -> int:
     """Score any Hugging Face or sentence-transformers model on test collections.
 

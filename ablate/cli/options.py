@@ -18,9 +18,24 @@ Only = Annotated[
 Runs = Annotated[
     str, typer.Option("--runs", metavar="DIR", help="Run folder: a path, or a URI such as s3://…")
 ]
+
+
+def known_address(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """The address as given. Raises InvalidInput, before any work, when MLflow cannot know it."""
+    if value is not None:
+        from ablate.learn.tracking.door import check_uri
+
+        check_uri(value, parameter.opts[0])
+    return value
+
+
 Tracking = Annotated[
     str | None,
-    typer.Option("--tracking-uri", help="MLflow tracking server; SQLite in the run folder if not."),
+    typer.Option(
+        "--tracking-uri",
+        callback=known_address,
+        help="MLflow tracking server; SQLite in the run folder if not.",
+    ),
 ]
 Address = Annotated[
     str | None, typer.Option(help="A running Ray cluster; without it, one starts here.")

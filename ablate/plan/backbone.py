@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from trainables.errors import Problem
 from trainables.model.backbones import PACKAGED
 
 
@@ -73,6 +74,25 @@ def backbone_shape(name: str) -> Shape | None:
         if shape is not None:
             return shape
     return KNOWN.get(name.rpartition("/")[2].lower())
+
+
+@lru_cache(maxsize=64)
+def layer_count(name: str) -> int | None:
+    """The layers of a backbone whose config.json lies on this machine; else None."""
+    shapes = (_read(config) for config in _configs(name))
+    return next((shape.layers for shape in shapes if shape is not None), None)
+
+
+def check_layers(flat: Mapping[str, object]) -> list[Problem]:
+    """Whether the backbone of a trial has as many layers as it is to keep, where that is known."""
+    backbone, kept = flat.get("encoder.backbone"), flat.get("encoder.layers")
+    if not isinstance(backbone, str) or not isinstance(kept, int):
+        return []
+    known = layer_count(backbone)
+    if known is None or kept <= known:
+        return []
+    rule = f"keeps more layers than {backbone} has, which is {known}"
+    return [Problem("encoder.layers", rule, kept, str(known))]
 
 
 def _configs(name: str) -> list[Path]:

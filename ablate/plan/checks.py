@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
 
+from ablate.plan.backbone import check_layers
 from ablate.plan.draft import Draft
 from ablate.plan.draws import Draw, count_draws, make_draws
 from ablate.plan.keys import PARAMS, STAND_INS, owners, without_foreign
@@ -189,7 +190,7 @@ def _combined(study: Study, draw: Draw) -> Iterator[Draw]:
 
 
 def _problems(draft: Draft, values: Mapping[str, Scalar]) -> list[Problem]:
-    """What TrialSpec says of a trial, but for keys whose own mistakes are known already."""
+    """What TrialSpec and the backbone say of a trial, but for keys that are known to be wrong."""
     flat = {key: value for key, value in values.items() if key not in draft.broken}
     flat |= {key: STAND_INS[key] for key in draft.broken if key in STAND_INS}
     flat = without_foreign(flat, flat.get("loss.name"))
@@ -197,7 +198,7 @@ def _problems(draft: Draft, values: Mapping[str, Scalar]) -> list[Problem]:
         TrialSpec.from_flat({**flat, "seed": 0})
     except InvalidInput as error:
         return [problem for problem in error.problems if problem.key not in draft.broken]
-    return []
+    return [] if "encoder.layers" in draft.broken else check_layers(flat)
 
 
 def _place(draft: Draft, problem: Problem) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 
 from ablate.plan.backbone import Shape, backbone_shape
+from ablate.plan.graded import MOST_READ, at_least, best_grades
 from ablate.plan.parts import Watch
 from trainables.data.collections import COLLECTIONS, Ref, anywhere, parse_ref
 from trainables.model.losses import LOSSES
@@ -48,7 +48,6 @@ MOST_SCORES = 200
 """How often a trial scores what it watches at most: once in a row of its history."""
 
 _SAMPLE = 1 << 20
-_MOST_READ = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,14 @@ class Size:
 
     passages: int
     queries: Mapping[str, int]
+    graded: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    """By split, where its judgements were read: best grade -> queries."""
+
+    def scored(self, split: str, min_grade: int = 1) -> int | None:
+        """Queries with a passage graded `min_grade` or better; None when that is not known."""
+        if split in self.graded:
+            return at_least(self.graded[split], min_grade)
+        return self.queries.get(split) if min_grade == 1 else None
 
 
 Sizes = Callable[[str], "Size | None"]
@@ -127,8 +134,9 @@ def collection_size(name: str) -> Size | None:
     if not corpus.is_file():
         return None
     files = (folder / "qrels").glob("*.tsv")
-    small = [file for file in files if file.stat().st_size <= _MOST_READ]
-    return Size(_lines(corpus), {file.stem: _distinct(file) for file in small})
+    small = [file for file in files if file.stat().st_size <= MOST_READ]
+    graded = {file.stem: best_grades(file) for file in small}
+    return Size(_lines(corpus), {name: at_least(each, 1) for name, each in graded.items()}, graded)
 
 
 def _training(flat: Mapping[str, Scalar], shape: Shape, sizes: Sizes) -> float:
@@ -143,9 +151,10 @@ def _queries_trained(flat: Mapping[str, Scalar], sizes: Sizes) -> float:
         return float(flat["optim.steps"]) * float(flat["optim.batch_size"] or 1)
     ref = parse_ref(str(flat["data.train"]), "train")
     size = sizes(ref.collection)
-    if size is None or ref.split not in size.queries:
+    queries = None if size is None else size.scored(ref.split, ref.min_grade)
+    if queries is None:
         raise UnknownCost(f"the number of queries in {ref} is not known here")
-    return float(flat["optim.epochs"] or 0) * size.queries[ref.split]
+    return float(flat["optim.epochs"] or 0) * queries
 
 
 def _counts(refs: Sequence[Ref], sizes: Sizes) -> tuple[int, int]:
@@ -153,7 +162,7 @@ def _counts(refs: Sequence[Ref], sizes: Sizes) -> tuple[int, int]:
     size = sizes(refs[0].collection)
     if size is None:
         raise UnknownCost(f"the number of passages in {refs[0].collection} is not known here")
-    return sum(size.queries.get(ref.split, 0) for ref in refs), size.passages
+    return sum(size.scored(ref.split, ref.min_grade) or 0 for ref in refs), size.passages
 
 
 def _scoring(flat: Mapping[str, Scalar], shape: Shape, queries: int, passages: int) -> float:
@@ -185,9 +194,3 @@ def _lines(file: Path) -> int:
     if size <= _SAMPLE:
         return start.count(b"\n") + (not start.endswith(b"\n") and bool(start))
     return round(size * start.count(b"\n") / len(start))
-
-
-def _distinct(file: Path) -> int:
-    """Judged queries of a split: distinct values of the first column, the header left out."""
-    with file.open("rb") as opened:
-        return len({line.split(b"\t", 1)[0] for line in islice(opened, 1, None)})

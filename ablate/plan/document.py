@@ -11,7 +11,16 @@ import yaml
 from trainables.errors import InvalidInput, Problem
 
 Path = tuple[Union[str, int], ...]
-NULL, MAP, SEQ = (f"tag:yaml.org,2002:{name}" for name in ("null", "map", "seq"))
+TAG = "tag:yaml.org,2002:"
+NULL, MAP, SEQ = (f"{TAG}{name}" for name in ("null", "map", "seq"))
+READ: Mapping[str, str] = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "timestamp": "a date; quote it for text",
+    "binary": "base64",
+}
+"""What a scalar that carries a tag, or looks like one that does, is read as."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +124,29 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
         try:
-            return self.loader.construct_object(node)
+            return self._scalar(node)
         except ValueError as error:
-            self._problem(".".join(map(str, path)), str(error), node, node.value)
+            self._problem(".".join(map(str, path)) or "value", str(error), node, node.value)
             return None
+
+    def _scalar(self, node: yaml.Node) -> object:
+        """The value of a scalar. Raises ValueError, with the rule, when its tag says otherwise."""
+        kind = node.tag.removeprefix(TAG)
+        try:
+            return self.loader.construct_object(node)
+        except yaml.constructor.ConstructorError:
+            if kind in READ:
+                raise ValueError(f"cannot be read as {READ[kind]}") from None
+            raise ValueError("carries a tag or a sign of YAML's that is not read") from None
+        except ValueError as error:
+            raise ValueError(f"cannot be read as {READ.get(kind, kind)}: {error}") from None
+        except (LookupError, AttributeError, OverflowError):
+            raise ValueError(f"cannot be read as {READ.get(kind, kind)}") from None
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
         values: dict[str, object] = {}
         for key_node, value_node in node.value:
-            key = (
-                self.loader.construct_object(key_node, deep=True) if _is_scalar(key_node) else None
-            )
+            key = self._key(key_node)
             if not isinstance(key, str):
                 shown = key_node.value if _is_scalar(key_node) else "a list or mapping"
                 self._problem(str(shown), "is not a key: a key is text", key_node)
@@ -136,6 +157,13 @@ class _Reader:
                 self.lines[(*path, key)] = key_node.start_mark.line + 1
                 values[key] = self.read(value_node, (*path, key))
         return values
+
+    def _key(self, node: yaml.Node) -> object:
+        """What a mapping's key is; None where it is no scalar, or a damaged one."""
+        try:
+            return self._scalar(node) if _is_scalar(node) else None
+        except ValueError:
+            return None
 
     def _problem(self, key: str, rule: str, node: yaml.Node, value: object = None) -> None:
         place = f"{self.source}:{node.start_mark.line + 1}"

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import cast
 
+from ablate.plan.graded import MOST_READ, check_grade
 from trainables.data.collections import Ref, anywhere, fingerprint, parse_ref, parse_refs
 from trainables.data.collections.contexts import NEGATIVES as SUPPLIED
 from trainables.data.collections.faults import Faults
@@ -19,9 +20,6 @@ from trainables.spec import Scalar
 ANNOTATORS: tuple[str, ...] = ("minilm-l6",)
 """Label sources that can be made for any collection: those of `trainables.prepare.annotate`."""
 
-_MOST_READ = 64 << 20
-"""Bytes of a file that is looked through while a study is checked."""
-
 _DEV = re.compile(r"(dev|valid|validation|val|train)([-_.].*)?")
 
 
@@ -31,13 +29,14 @@ def is_dev(ref: Ref) -> bool:
 
 
 def check_ref(key: str, text: object, place: str) -> tuple[Ref | None, list[Problem]]:
-    """The reference `NAME|PATH/SPLIT[>=GRADE]`, or why it cannot be one."""
+    """The reference `NAME|PATH/SPLIT[>=GRADE]` of what selects, or why it cannot be one."""
     if not isinstance(text, str):
         return None, [Problem(key, "must be a split, such as nq/test", text, None, place)]
     try:
-        return parse_ref(text, None, place, key), []
+        ref = parse_ref(text, None, place, key, ("dev", "test"))
     except InvalidInput as error:
         return None, list(error.problems)
+    return ref, check_grade(key, ref, place)
 
 
 def check_refs(key: str, text: object, place: str) -> tuple[tuple[Ref, ...], list[Problem]]:
@@ -49,7 +48,9 @@ def check_refs(key: str, text: object, place: str) -> tuple[tuple[Ref, ...], lis
     except InvalidInput as error:
         return (), list(error.problems)
     judges = [(ref.collection, str(judge)) for ref in refs for judge in ref.judges]
-    return refs, [p for name, judge in judges for p in check_source(key, judge, name, place)]
+    problems = [problem for ref in refs for problem in check_grade(key, ref, place)]
+    sources = [p for name, judge in judges for p in check_source(key, judge, name, place)]
+    return refs, problems + sources
 
 
 def check_known(key: str, value: Scalar, place: str | None) -> list[Problem]:
@@ -60,8 +61,8 @@ def check_known(key: str, value: Scalar, place: str | None) -> list[Problem]:
         return _check_backbone(value, place)
     try:
         if key == "data.train":
-            parse_ref(value, "train", place, key)
-        elif key in {"data.machine_labels", "data.human_labels"}:
+            return check_grade(key, parse_ref(value, "train", place, key), place)
+        if key in {"data.machine_labels", "data.human_labels"}:
             split_grade(value, key, place)
     except InvalidInput as error:
         return list(error.problems)
@@ -122,7 +123,7 @@ def _files(ref: Ref) -> tuple[Path, Path] | None:
         next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
         for name in names
     ]
-    if any(file is None or file.stat().st_size > _MOST_READ for file in found):
+    if any(file is None or file.stat().st_size > MOST_READ for file in found):
         return None
     return cast("tuple[Path, Path]", tuple(found))
 

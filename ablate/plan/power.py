@@ -34,13 +34,14 @@ class Detectable:
 
 
 def detectable(plan: Plan, sizes: Sizes, priors: Mapping[str, Prior]) -> Iterator[Detectable]:
-    """The smallest difference on every test split whose queries are counted.
+    """The smallest difference on every test split whose queries are counted: those that
+    have a positive at the split's threshold.
 
     `priors` has the spreads by a split's label, where they were measured.
     """
     for ref in plan.test_refs:
         size = sizes(ref.collection)
-        queries = None if size is None else size.queries.get(ref.split)
+        queries = None if size is None else size.scored(ref.split, ref.min_grade)
         if queries:
             prior = priors.get(ref.label, Prior())
             effect = smallest_effect(queries, len(plan.seeds), comparisons(plan), prior)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 QUEUED = 2
 """Blocks that a Ray worker has before it: the one it does, and the next."""
 
+GIVEN = ("depth", "pool", "prompt", "threshold", "least", "share")
+"""Settings of annotators that `ablate annotate` has options for."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -233,7 +236,7 @@ def _annotator(model: str, kind: str | None, settings: Mapping[str, Any]) -> Ann
     problems = []
     for name, value in settings.items():
         if name not in known:
-            listed = ", ".join(_option(one) for one in known)
+            listed = ", ".join(_option(one) for one in GIVEN if one in known)
             rule = f"is no option of a {kind}, which has: {listed}"
             problems.append(Problem(_option(name), rule, value))
     if problems:

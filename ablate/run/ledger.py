@@ -11,6 +11,7 @@ studies/<name>/                          plan, searches, choices, openings, exec
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ablate.run import older
 from ablate.run.older import slug
 from ablate.run.store import Store
+from trainables.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,25 +78,42 @@ class Ledger:
         self.store = root if isinstance(root, Store) else Store(root, patience)
 
     def record(self, trial_id: str) -> Record | None:
-        """The trial's record, or None when it was never started here."""
-        content = self.store.read(f"trials/{trial_id}/record.json")
-        return None if content is None else Record.from_json(content)
+        """The trial's record, or None when it was never started here.
+
+        Raises InvalidInput, which names the file, when it cannot be read.
+        """
+        path = f"trials/{trial_id}/record.json"
+        content = self.store.read(path)
+        with _readable(self.store, path, "remove it, and `ablate run` trains this trial again"):
+            return None if content is None else Record.from_json(content)
 
     def records(self, trial_ids: Iterable[str] | None = None) -> Iterator[Record]:
-        """The records of the given trials, or of all, one at a time."""
+        """The records of the given trials, or of all, one at a time.
+
+        Raises InvalidInput, after the last, with every record that cannot be read.
+        """
+        problems: list[Problem] = []
         for trial_id in self.store.children("trials") if trial_ids is None else trial_ids:
-            record = self.record(trial_id)
+            try:
+                record = self.record(trial_id)
+            except InvalidInput as error:
+                problems += error.problems
+                continue
             if record is not None:
                 yield record
+        if problems:
+            raise InvalidInput(problems)
 
     def write(self, record: Record) -> None:
         """Put the record in place of the one before."""
         self.store.write(f"trials/{record.trial_id}/record.json", record.to_json())
 
     def history(self, trial_id: str) -> list[dict[str, float]]:
-        """Rows of logged steps, in order; empty when none was kept."""
-        content = self.store.read(f"trials/{trial_id}/history.jsonl")
-        return [] if content is None else [json.loads(row) for row in content.splitlines()]
+        """Rows of logged steps, in order; empty when none was kept. Raises as `record`."""
+        path = f"trials/{trial_id}/history.jsonl"
+        content = self.store.read(path)
+        with _readable(self.store, path, "remove it: the trial keeps its scores, not its curves"):
+            return [] if content is None else [dict(json.loads(r)) for r in content.splitlines()]
 
     def evaluated(self, trial_id: str) -> list[str]:
         """References that the trial was scored on."""
@@ -151,14 +170,23 @@ class StudyFolder:
         )
 
     def read(self, name: str) -> Any:
-        """The JSON of a file, or None when it does not exist."""
-        content = self.store.read(f"{self.path}/{name}")
-        return None if content is None else json.loads(content)
+        """The JSON of a file, or None when it does not exist. Raises InvalidInput when damaged."""
+        path = f"{self.path}/{name}"
+        content = self.store.read(path)
+        with _readable(self.store, path, self._remedy):
+            return None if content is None else json.loads(content)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a file with one JSON value a line; empty when it does not exist."""
-        content = self.store.read(f"{self.path}/{name}")
-        return [] if content is None else [json.loads(line) for line in content.splitlines()]
+        """The rows of a file with one JSON value a line; empty when there is none. As `read`."""
+        path = f"{self.path}/{name}"
+        content = self.store.read(path)
+        with _readable(self.store, path, self._remedy):
+            return [] if content is None else [json.loads(line) for line in content.splitlines()]
+
+    @property
+    def _remedy(self) -> str:
+        name = self.path.rpartition("/")[2]
+        return f"remove it and run the study again (`ablate run {name}`): finished trials stay"
 
     def choices(self) -> dict[str, int]:
         """Cell name -> index of the draw that was chosen on dev; empty before the choice."""
@@ -232,6 +260,17 @@ def cache_root(ledger: Ledger) -> str:
 def default_cache() -> str:
     """The cache of what runs without a run folder on local disk."""
     return os.environ.get("ABLATE_CACHE", str(Path.home() / ".cache" / "ablate"))
+
+
+@contextlib.contextmanager
+def _readable(store: Store, path: str, remedy: str) -> Iterator[None]:
+    """What the block cannot read of a file, as InvalidInput with the file and the remedy."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        rule = f"is damaged ({cause}); put a whole copy in its place, or {remedy}"
+        raise InvalidInput([Problem(f"{store.shown}/{path}", rule)]) from None
 
 
 def _scores(

@@ -61,6 +61,7 @@ class Store:
         self.local: Path | None = None
         if isinstance(self._files, fs.LocalFileSystem):
             self.local = Path(self._root)
+            self._no_file()
         elif not self._bucket:
             raise self._no_bucket()
 
@@ -241,6 +242,20 @@ class Store:
             found = self._files.get_file_info(self._bucket)
         if found.type == fs.FileType.NotFound:
             raise self._no_bucket()
+
+    def _no_file(self) -> None:
+        """Raises InvalidInput when the root, or a folder that it lies in, is a plain file."""
+        root = Path(self._root)
+        try:
+            found = next((place for place in (root, *root.parents) if place.exists()), root)
+            wrong = found.exists() and not found.is_dir()
+        except OSError as error:
+            rule = f"cannot be opened as a run folder: {error.strerror}"
+            raise InvalidInput([Problem("--runs", rule, self.shown)]) from None
+        if wrong:
+            rule = "must be a folder, and " + ("is" if found == root else f"{found} is") + " a file"
+            near = str(found.with_name("runs"))
+            raise InvalidInput([Problem("--runs", rule, self.shown, near)])
 
     @property
     def _bucket(self) -> str:

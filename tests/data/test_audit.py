@@ -186,3 +186,18 @@ def test_the_conflicts_of_which_a_source_is_surest_come_first(
     assert [a.source for a in few.agreements] == ["one", "two"]
     with pytest.raises(InvalidInput, match="label source"):
         inspect(str(folder), cache, conflicts_of="three")
+
+
+def test_a_source_that_is_not_there_is_said_of_its_option(folder: Path, cache: Cache) -> None:
+    def refused(source: str) -> str:
+        with pytest.raises(InvalidInput) as caught:
+            inspect(str(folder), cache, annotated=(), conflicts_of=source)
+        (problem,) = caught.value.problems
+        return str(problem)
+
+    (folder / "labels").mkdir(exist_ok=True)
+    for file in (folder / "labels").iterdir():
+        file.unlink()
+    said = refused("x")
+    assert said.startswith("--conflicts: is no label source of")
+    assert "which has none; `ablate annotate` makes one" in said

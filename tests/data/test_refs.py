@@ -127,3 +127,39 @@ def test_every_label_of_a_split_names_it() -> None:
     assert {plain_label(label) for label in labels} == {"tiny/test"}
     for label in ("beir/mean:nq:scifact", "odd:name/test", "nq/test"):
         assert plain_label(label) == label
+
+
+def test_the_nearest_name_may_lie_in_a_searched_folder(
+    tmp_path: Path, tiny_collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(tiny_collection, home / "nfcorpus")
+    (home / "no-collection").mkdir()
+    monkeypatch.setenv("ABLATE_COLLECTIONS", f"{tmp_path / 'none'}{os.pathsep}{home}")
+    with pytest.raises(InvalidInput) as caught:
+        parse_ref("nfcorpsu", "train")
+    (problem,) = caught.value.problems
+    assert problem.nearest == "nfcorpus"
+    assert problem.rule.endswith("of which there are nfcorpus")
+    monkeypatch.delenv("ABLATE_COLLECTIONS")
+    with pytest.raises(InvalidInput, match="did you mean 'beir/nfcorpus'"):
+        parse_ref("nfcorpsu", "train")
+
+
+def test_who_names_no_split_is_offered_the_one_that_is_judged_on(
+    tmp_path: Path, tiny_collection: str
+) -> None:
+    folder = str(shutil.copytree(tiny_collection, tmp_path / "own"))
+
+    def offered(*likely: str) -> str | None:
+        with pytest.raises(InvalidInput) as caught:
+            parse_ref(folder, likely=likely)
+        return caught.value.problems[0].nearest
+
+    assert offered("test", "dev") == f"{folder}/test"
+    assert offered("dev", "test") == f"{folder}/dev"
+    with pytest.raises(InvalidInput, match=r"did you mean '.*/test'"):
+        parse_ref(folder)
+    for split, left in (("test", "dev"), ("dev", "train")):
+        Path(folder, "qrels", f"{split}.tsv").unlink()
+        assert offered("test", "dev") == f"{folder}/{left}"

@@ -49,7 +49,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "corpus.jsonl").write_text(text * 3, encoding="utf-8")
     (root / "queries.jsonl").write_text(text, encoding="utf-8")
     for file in ("qrels/train", "qrels/dev", "qrels/test", "labels/weak"):
-        judged = "query-id\tcorpus-id\tscore\na\ta\t1\nb\ta\t1\n"
+        judged = "query-id\tcorpus-id\tscore\na\ta\t9\nb\ta\t9\n"
         (root / f"{file}.tsv").write_text(judged, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -48,8 +48,14 @@ def test_aliases_are_refused_before_they_can_grow() -> None:
         ("a:\n\t- 1\n", "f.yaml:2", "cannot start any token"),
         ("a: 1\n---\nb: 2\n", "f.yaml:2", "expected a single document"),
         ("a: !!python/object/apply:os.system [ls]\n", "f.yaml:1", "carries a tag"),
-        ("a: !!python/name:os.system x\n", "f.yaml:1", "could not determine a constructor"),
+        ("a: !!python/name:os.system x\n", "f.yaml:1", "carries a tag"),
         ("a: 2024-13-45\n", "f.yaml:1", "month"),
+        ("a: 1\nb: !!bool foo\n", "f.yaml:2", "true or false"),
+        ('a: !!int ""\n', "f.yaml:1", "a whole number"),
+        ('a: !!float ""\n', "f.yaml:1", "a number"),
+        ("a: !!timestamp foo\n", "f.yaml:1", "a date"),
+        ("a: 1\n2024-13-45: 1\n", "f.yaml:2", "a key is text"),
+        ("!!bool foo: 1\n", "f.yaml:1", "a key is text"),
         ("a: \x01\n", "f.yaml", "special characters are not allowed"),
         ("[" * 5000, "f.yaml", "nested too deeply"),
     ],
@@ -69,3 +75,10 @@ def test_values_on_the_command_line_are_yaml() -> None:
     assert read_value("", "--set x") is None
     with pytest.raises(InvalidInput, match="--set x:1"):
         read_value("{a: 1, a: 2}", "--set x")
+
+
+def test_a_damaged_scalar_hides_no_other_mistake() -> None:
+    document, problems = read_document("a: !!bool foo\nb: 2\nc: !!int ''\nb: 3\n", "f.yaml")
+    assert [problem.key for problem in problems] == ["a", "c", "b"]
+    assert [problem.value for problem in problems[:2]] == ["foo", ""]
+    assert document.value == {"a": None, "b": 2, "c": None}

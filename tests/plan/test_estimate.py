@@ -101,7 +101,9 @@ def test_a_query_brings_what_its_loss_reads(read: Read) -> None:
 
 def test_sizes_of_a_folder_are_counted(tiny: Path) -> None:
     collection_size.cache_clear()
-    assert collection_size("tiny") == Size(3, {"train": 2, "dev": 2, "test": 2})
+    names = ("train", "dev", "test")
+    twice = dict.fromkeys(names, 2)
+    assert collection_size("tiny") == Size(3, twice, {key: {9: 2} for key in names})
     assert collection_size("nowhere") is None
 
 

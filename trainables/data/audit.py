@@ -27,7 +27,7 @@ from trainables.data.collections.refs import split_grade
 from trainables.data.collections.registry import short_name
 from trainables.data.overlap import Overlap, overlaps
 from trainables.data.sources import Pairs, annotated_sources, load_labels, located
-from trainables.errors import InvalidInput, unknown
+from trainables.errors import InvalidInput, Problem, nearest
 
 HISTOGRAM = ("0", "1", "2", "3-4", "5-8", "9-16", "17-32", "33-64", "65+")
 _HISTOGRAM_EDGES = np.array([0, 1, 2, 4, 8, 16, 32, 64])
@@ -148,8 +148,10 @@ def inspect(
     found = overlaps(collection, trained, against, cache)
     labels = _labels(collection, cache, min_grade, annotated)
     if conflicts_of is not None and conflicts_of not in labels:
-        rule = f"label source of {collection.name}"
-        raise InvalidInput([unknown(rule, conflicts_of, list(labels))])
+        has = f"has: {', '.join(labels)}" if labels else "has none; `ablate annotate` makes one"
+        rule = f"is no label source of {collection.name}, which {has}"
+        near = nearest(conflicts_of, labels)
+        raise InvalidInput([Problem("--conflicts", rule, conflicts_of, near)])
     listed = {s: limit for s in labels if conflicts_of in (None, s)}
     return _usable(collection, labels, found, min_grade, listed)
 

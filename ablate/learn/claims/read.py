@@ -81,15 +81,19 @@ def _text(source: str | Path) -> tuple[str, str]:
         file = files("ablate.learn") / "templates" / f"{name}{SUFFIX}"
         return file.read_text(encoding="utf-8"), f"{name}{SUFFIX}"
     path = Path(source)
-    if not path.is_file():
-        known = claim_presets()
-        rule = f"is neither a preset of claims nor a file; presets: {', '.join(known)}"
-        raise InvalidInput([Problem("claims", rule, name, nearest(name, known))])
     try:
-        return path.read_text(encoding="utf-8-sig"), name
+        if path.is_file():
+            return path.read_text(encoding="utf-8-sig"), name
+        folder = "is a folder, " if path.is_dir() else "is "
     except UnicodeDecodeError as error:
         rule = f"is not UTF-8 text: byte {error.start} cannot be read"
         raise InvalidInput([Problem("claims", rule, name)]) from None
+    except OSError as error:
+        rule = f"cannot be read: {error.strerror}"
+        raise InvalidInput([Problem("claims", rule, name)]) from None
+    known = claim_presets()
+    rule = f"{folder}neither a preset of claims nor a file; presets: {', '.join(known)}"
+    raise InvalidInput([Problem("claims", rule, name, nearest(name, known))])
 
 
 class _Reader:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from ablate.learn.tracking.guards import variables
 from ablate.learn.tracking.names import safe_name
 from ablate.learn.tracking.tracked import Dataset
 from ablate.run.store import mask
+from trainables.errors import InvalidInput, Problem, nearest
 
 METRICS_PER_CALL, TAGS_PER_CALL = 800, 100
 """Within MLflow's own limits: 1000 entities a call, of which 100 parameters and 100 tags."""
@@ -42,6 +44,13 @@ CAUSES = {
 }
 
 
+SCHEMES = (
+    "http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks",
+    "databricks-uc", "uc",
+)  # fmt: skip
+"""How an MLflow address may begin; a database's may name its driver (`mysql+pymysql`)."""
+
+
 class TrackingUnavailable(RuntimeError):
     """MLflow cannot be reached, and why; the ledger is whole, and a later `sync` sends the rest."""
 
@@ -53,6 +62,21 @@ class Point(NamedTuple):
     value: float
     time: int
     step: int
+
+
+def check_uri(uri: str | None, option: str = "--tracking-uri") -> None:
+    """Raises InvalidInput when `uri` is no address that MLflow knows; None is always one."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9.+-]*):(//)?", uri or "")
+    scheme = found[1].partition("+")[0].lower() if found else None
+    host = re.match(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):\d+(/|$)", uri or "")
+    if uri is None or (not host and scheme in (*SCHEMES, None)):
+        return
+    near = f"http://{uri}" if host else None
+    if not host and scheme:
+        best = nearest(scheme, SCHEMES)
+        near = best and f"{best}{mask(uri)[len(scheme) :]}"
+    rule = f"must begin with one of {', '.join(f'{name}:' for name in SCHEMES)} or be a path"
+    raise InvalidInput([Problem(option, rule, mask(uri), near)])
 
 
 def connect(uri: str) -> Any:
@@ -149,7 +173,13 @@ def failures_of(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
+    except (
+        MlflowException,
+        requests.RequestException,
+        SQLAlchemyError,
+        OSError,
+        ImportError,
+    ) as error:
         if getattr(error, "error_code", None) in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}:
             raise
         reason = f"MLflow at {mask(uri)} does not answer: {_reason(error)}"

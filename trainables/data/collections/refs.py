@@ -109,18 +109,22 @@ def parse_ref(
     default_split: str | None = None,
     place: str | None = None,
     key: str = "collection",
+    likely: tuple[str, ...] = ("test", "dev"),
 ) -> Ref:
     """The split that `text` names; `default_split` when it names a collection alone.
 
     Raises InvalidInput when there is no such collection or split, or the grade is no whole number
-    of at least 1. `key` and `place` say where `text` was written.
+    of at least 1. `key` and `place` say where `text` was written; of the `likely` splits the first
+    that there is gets suggested to who names none.
     """
     body, grade = split_grade(text, key, place)
     body = body.rstrip("/") or body
     if is_collection(body):
         if default_split is None:
-            rule = f"names a collection without a split; its splits: {_listed(body)}"
-            raise InvalidInput([Problem(key, rule, text, f"{body}/{splits_of(body)[-1]}", place)])
+            splits = splits_of(body)
+            rule = f"names a collection without a split; its splits: {', '.join(splits) or 'none'}"
+            best = next((split for split in (*likely, *splits) if split in splits), None)
+            raise InvalidInput([Problem(key, rule, text, best and f"{body}/{best}", place)])
         return _checked(Ref(body, default_split, grade), key, place)
     head, _, split = body.rpartition("/")
     if head and is_collection(head):
@@ -145,7 +149,3 @@ def _checked(ref: Ref, key: str, place: str | None) -> Ref:
         where = f"{key}: split of {ref.collection}"
         raise InvalidInput([unknown(where, ref.split, known, place)])
     return ref
-
-
-def _listed(name: str) -> str:
-    return ", ".join(splits_of(name)) or "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -31,6 +32,8 @@ looked for that no path leads to. A study that names `nfcorpus` then runs wherev
 
 _HUB_SPLITS = ("train", "dev", "test")
 _MANY = "beir/cqadupstack"
+_MOST_NAMED = 12
+"""Collections of the searched folders that a message names."""
 
 
 def entry_of(name: str) -> Entry | None:
@@ -100,7 +103,7 @@ def short_name(name: str) -> str:
 
 
 def unknown_collection(name: str, key: str = "collection", place: str | None = None) -> Problem:
-    """The problem of a name that is no collection, with the nearest built-in one."""
+    """The problem of a name that is no collection, with the nearest that there is."""
     if _exists_at(_path(name)):
         rule = (
             "holds no collection: a folder needs corpus.jsonl, queries.jsonl and "
@@ -111,11 +114,28 @@ def unknown_collection(name: str, key: str = "collection", place: str | None = N
         parts = ", ".join(entry for entry in COLLECTIONS if entry.startswith(_MANY))
         return Problem(key, f"is twelve collections: {parts}", name, None, place)
     few = ", ".join(entry for entry in COLLECTIONS if not entry.startswith("beir/"))
+    here = _searched_names()
+    found = f", of which there are {', '.join(here[:_MOST_NAMED])}" if here else ""
+    found += ", …" if len(here) > _MOST_NAMED else ""
     rule = (
         f"is neither an existing path nor a built-in collection; built in: {few}, beir/<name>; "
-        f"{SEARCHED} names the folders in which others are looked for"
+        f"{SEARCHED} names the folders in which others are looked for{found}"
     )
-    return Problem(key, rule, name, nearest(name, COLLECTIONS), place)
+    return Problem(key, rule, name, nearest(name, (*here, *COLLECTIONS)), place)
+
+
+def _searched_names() -> tuple[str, ...]:
+    """The names, sorted, of the collections that lie in the folders of SEARCHED."""
+    names: set[str] = set()
+    for place in _searched():
+        with contextlib.suppress(OSError):
+            names |= {path.name for path in place.iterdir() if form_of(path) is not None}
+    return tuple(sorted(names))
+
+
+def _searched() -> tuple[Path, ...]:
+    folders = filter(None, os.environ.get(SEARCHED, "").split(os.pathsep))
+    return tuple(Path(place) for place in folders)
 
 
 def _path(name: str) -> Path:
@@ -125,8 +145,7 @@ def _path(name: str) -> Path:
     except RuntimeError:
         written = Path(name)
     if not written.is_absolute() and not _exists_at(written):
-        folders = filter(None, os.environ.get(SEARCHED, "").split(os.pathsep))
-        found = (Path(folder) / written for folder in folders)
+        found = (place / written for place in _searched())
         return next(filter(_exists_at, found), written).absolute()
     return written.absolute()
 
