@@ -106,7 +106,9 @@ def launch(
         lacking = [*(file.unfilled if file else ()), *way.needs()]
         if dry_run:
             return _show(order, way, lacking)
-        return _go(order, way, file, address, lacking)
+        place = ("--cluster", str(cluster)) if file else ("--address", address or "")
+        options = _again(set_, only, nodes, tracking_uri)
+        return _go(order, way, file, (*options, *place), lacking)
     except ClusterCannot as error:
         cluster_cannot(error)
         return CLUSTER_CANNOT
@@ -151,9 +153,11 @@ def _go(
     order: Order,
     way: Way,
     file: ClusterFile | None,
-    address: str | None,
+    options: Sequence[str],
     lacking: Sequence[Problem],
 ) -> int:
+    """Launch and return the study's exit code; when stopped, say how to follow it: with `options`,
+    those of this command that the order does not hold."""
     from ablate.cli.show import err, out
     from ablate.run.cluster import launch as steps
 
@@ -162,14 +166,16 @@ def _go(
         lacking = [*lacking, Problem("--down", rule)]
     if lacking:
         raise InvalidInput(lacking)
-    where = f"--cluster {file.path}" if file else f"--address {address}"
     logging.disable(logging.INFO)
     shell = steps.Processes(Path.cwd())
     try:
         code = steps.launch(order, way, shell, out.print, lambda text: typer.echo(text, nl=False))
     except KeyboardInterrupt:
-        again = f"ablate launch {order.source} {where} --attach"
-        err.print(f"\nThe study goes on where it is. To follow it again: {again}", markup=False)
+        place = ("--runs", order.runs, "--into", str(order.into))
+        down = ("--down",) if order.down else ()
+        words = ("ablate", "launch", order.source, *options, *place, *down, "--attach")
+        said = f"\nThe study goes on where it is. To follow it again: {shlex.join(words)}"
+        err.print(said, markup=False, soft_wrap=True)
         raise
     _spent(order, file)
     return code
@@ -244,6 +250,20 @@ def _parts(
     narrowed = [part for text in only or () for part in ("--only", text)]
     uri = ["--tracking-uri", tracking] if tracking else []
     return (*settings, *narrowed, *uri), tuple(settings)
+
+
+def _again(
+    sets: Sequence[str] | None,
+    only: Sequence[str] | None,
+    nodes: Sequence[str] | None,
+    tracking: str | None,
+) -> tuple[str, ...]:
+    """The options that another launch of the same study needs, without what gives access."""
+    from ablate.run.store import mask
+
+    arguments, _ = _parts(sets, only, mask(tracking) if tracking else None)
+    growth = [part for text in nodes or () for part in ("--nodes", text)]
+    return (*arguments, *growth)
 
 
 def _fitted(

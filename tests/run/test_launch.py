@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
+from ablate.cli import show
+from ablate.cli.commands import app
 from ablate.run.capacity import ClusterCannot
 from ablate.run.cluster import launch as steps
 from ablate.run.cluster import ways
@@ -230,3 +236,39 @@ def test_credentials_are_not_put_into_a_job(tmp_path: Path, secret: str) -> None
     assert "--runs: must hold no credentials" in done.stderr and "s3://***@b/x" in done.stderr
     assert "KEYID" not in done.stderr and secret not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_launch_that_is_stopped_prints_the_command_that_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it prints is the launch itself and --attach: as typed, whatever is in the words."""
+    orders: list[tuple[steps.Order, ways.Way]] = []
+
+    def stopped(order: steps.Order, way: ways.Way, *_: Any) -> int:
+        orders.append((order, way))
+        raise KeyboardInterrupt
+
+    told = io.StringIO()
+    monkeypatch.setattr(show, "err", Console(file=told, width=80))
+    monkeypatch.setattr(steps, "launch", stopped)
+    monkeypatch.setattr(ways.Launcher, "needs", lambda self: [])
+    file = written(tmp_path, "local", Layout(hosts=("a", "b")))
+    filled = file.read_text().replace("YOUR-", "my-")
+    file.write_text(filled)
+    runs, into = str(tmp_path / "run folder"), str(tmp_path / "in to")
+    words = [
+        "quickstart", "--set", "optim.lr=[1.0e-5, 2.0e-5]", "--only", "loss.name=lse_pair",
+        "--cluster", str(file), "--nodes", "2xCPU=8,GPU=1", "--runs", runs, "--into", into,
+        "--down", "--tracking-uri", "http://mlflow:5000",
+    ]  # fmt: skip
+    for given in (words, None):
+        if given is None:
+            said = told.getvalue().split("follow it again: ")[1].splitlines()[0]
+            given = shlex.split(said)[2:]
+            assert given[-1] == "--attach"
+        app(["launch", *given], standalone_mode=False)
+    (first, way), (second, other) = orders
+    assert dataclasses.replace(first, attach=True, job_id="") == dataclasses.replace(
+        second, job_id=""
+    )
+    assert way == other
