@@ -109,6 +109,17 @@ def test_a_ray_job_has_the_same_cluster_and_the_study() -> None:
     assert job["spec"]["entrypoint"] == "ablate run losses"
 
 
+def test_the_log_of_a_ray_job_is_waited_for() -> None:
+    """KubeRay makes the Job with the log when the cluster is ready, not when kubectl applies."""
+    status = "--for=jsonpath='{.status.jobDeploymentStatus}'=Running"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    head = kubernetes.job(Layout("mine"), "ablate run losses")
+    for text, name in ((readme, "ablate"), (head, "mine")):
+        lines = [line.strip("# ") for line in text.splitlines()]
+        waits = lines.index(f"kubectl wait {status} rayjob/{name} --timeout=15m")
+        assert lines.index(f"kubectl logs --follow --pod-running-timeout=5m job/{name}") > waits
+
+
 def take(path: str) -> Callable[[dict[str, Any]], Any]:
     """Removes what a dotted path leads to."""
 

@@ -225,6 +225,8 @@ ports stay within the Kubernetes cluster (ClusterIP); `ablate launch` reaches th
 _JOB = """\
 The study as one object: KubeRay brings the cluster up, runs the study, and takes the cluster down.
   kubectl apply -f THIS-FILE
-  kubectl logs --follow job/{name}
+  kubectl wait --for=jsonpath='{{.status.jobDeploymentStatus}}'=Running rayjob/{name} --timeout=15m
+  kubectl logs --follow --pod-running-timeout=5m job/{name}
+The job that has the log exists only once the cluster is ready; hence the wait.
 A head that is lost is brought up again (backoffLimit), and the study goes on from its ledger.
 """
