@@ -13,7 +13,7 @@ import typer
 
 from ablate.cli import CLUSTER_CANNOT, DONE
 from ablate.cli.options import Growth, Only, Sets, Study, Tracking, example
-from trainables.errors import InvalidInput, Problem, unknown
+from trainables.errors import InvalidInput, Problem, nearest, unknown
 
 if TYPE_CHECKING:
     from ablate.plan.planner import Plan
@@ -65,6 +65,7 @@ def template(
         problems.append(Problem("--host", "is for the provider local"))
     if job and provider != "kuberay":
         problems.append(Problem("--job", "is for the provider kuberay"))
+    problems += _unknown_job(job) if job else []
     if problems:
         raise InvalidInput(problems)
     machine = shapes.CPU if cpu_only else shapes.GPU
@@ -97,16 +98,19 @@ def launch(
     from ablate.cli.show import cluster_cannot
     from ablate.run.capacity import ClusterCannot
 
-    file = None if address else _file(cluster)
+    file = _file(cluster) if address is None else None
     planned = _planned(study, set_, only)
-    order = _order(planned, study, _parts(set_, only, tracking_uri), file, runs, into)
+    wrong = _wrong_place(planned, address, down)
+    order = _order(planned, study, _parts(set_, only, tracking_uri), file, runs, into, wrong)
     way = _way(file, address)
     try:
         order = dataclasses.replace(_fitted(order, planned, file, nodes), attach=attach, down=down)
         lacking = [*(file.unfilled if file else ()), *way.needs()]
         if dry_run:
             return _show(order, way, lacking)
-        return _go(order, way, file, address, lacking)
+        place = ("--cluster", str(cluster)) if file else ("--address", address or "")
+        options = _again(set_, only, nodes, tracking_uri)
+        return _go(order, way, file, (*options, *place), lacking)
     except ClusterCannot as error:
         cluster_cannot(error)
         return CLUSTER_CANNOT
@@ -151,25 +155,26 @@ def _go(
     order: Order,
     way: Way,
     file: ClusterFile | None,
-    address: str | None,
+    options: Sequence[str],
     lacking: Sequence[Problem],
 ) -> int:
+    """Launch and return the study's exit code; when stopped, say how to follow it: with `options`,
+    those of this command that the order does not hold."""
     from ablate.cli.show import err, out
     from ablate.run.cluster import launch as steps
 
-    if order.down and file is None:
-        rule = "needs the cluster's file: --cluster FILE"
-        lacking = [*lacking, Problem("--down", rule)]
     if lacking:
         raise InvalidInput(lacking)
-    where = f"--cluster {file.path}" if file else f"--address {address}"
     logging.disable(logging.INFO)
     shell = steps.Processes(Path.cwd())
     try:
         code = steps.launch(order, way, shell, out.print, lambda text: typer.echo(text, nl=False))
     except KeyboardInterrupt:
-        again = f"ablate launch {order.source} {where} --attach"
-        err.print(f"\nThe study goes on where it is. To follow it again: {again}", markup=False)
+        place = ("--runs", order.runs, "--into", str(order.into))
+        down = ("--down",) if order.down else ()
+        words = ("ablate", "launch", order.source, *options, *place, *down, "--attach")
+        said = f"\nThe study goes on where it is. To follow it again: {shlex.join(words)}"
+        err.print(said, markup=False, soft_wrap=True)
         raise
     _spent(order, file)
     return code
@@ -199,6 +204,16 @@ def _planned(study: str, sets: Sequence[str] | None, only: Sequence[str] | None)
     return plan_of(study, sets, only)
 
 
+def _wrong_place(planned: Plan, address: str | None, down: bool) -> list[Problem]:
+    """What cannot be said of a cluster, whether its commands are run or only shown."""
+    from ablate.run.cluster.elsewhere import only_here, wrong_address
+
+    problems = [] if address is None else list(wrong_address(address))
+    if address is not None and down:
+        problems.append(Problem("--down", "needs the cluster's file: --cluster FILE"))
+    return [*problems, *only_here(planned)]
+
+
 def _order(
     planned: Plan,
     source: str,
@@ -206,13 +221,15 @@ def _order(
     file: ClusterFile | None,
     runs: str | None,
     into: Path,
+    wrong: Sequence[Problem],
 ) -> Order:
+    """The order; raises InvalidInput with what is `wrong` and every mistake in the rest."""
     from ablate.run.cluster.cost import written_prices
     from ablate.run.cluster.launch import Order, new_job_id
     from ablate.run.store import mask
 
     runs = runs or (file.runs if file else None)
-    problems = []
+    problems = list(wrong)
     if runs is None:
         rule = "is needed: the run folder that every node sees"
         problems.append(Problem("--runs", rule))
@@ -223,12 +240,6 @@ def _order(
         # It would stand in the job's command, for everyone who sees the dashboard.
         rule = "must hold no credentials: give them to the nodes by their role or environment"
         problems.append(Problem("--runs", rule, mask(runs)))
-    if file is not None:
-        rule = "is a folder of this machine; name one by an absolute path that every node sees"
-        relative = [
-            n for n in planned.fingerprints if Path(n).exists() and not Path(n).is_absolute()
-        ]
-        problems += [Problem("data", rule, name) for name in relative]
     if problems or runs is None:
         raise InvalidInput(problems)
     name = planned.study.name
@@ -244,6 +255,20 @@ def _parts(
     narrowed = [part for text in only or () for part in ("--only", text)]
     uri = ["--tracking-uri", tracking] if tracking else []
     return (*settings, *narrowed, *uri), tuple(settings)
+
+
+def _again(
+    sets: Sequence[str] | None,
+    only: Sequence[str] | None,
+    nodes: Sequence[str] | None,
+    tracking: str | None,
+) -> tuple[str, ...]:
+    """The options that another launch of the same study needs, without what gives access."""
+    from ablate.run.store import mask
+
+    arguments, _ = _parts(sets, only, mask(tracking) if tracking else None)
+    growth = [part for text in nodes or () for part in ("--nodes", text)]
+    return (*arguments, *growth)
 
 
 def _fitted(
@@ -272,6 +297,21 @@ def _fitted(
         err.print(str(cost), markup=False)
     growth = written_nodes(capacity.best(worker_need(planned_resources(planned))))
     return dataclasses.replace(order, nodes=tuple(growth))
+
+
+def _unknown_job(study: str) -> list[Problem]:
+    """Why a job cannot run this study; says of a file that it must lie in the image."""
+    from ablate.cli.show import err
+    from ablate.plan.presets import preset_names
+
+    if study in preset_names():
+        return []
+    if not Path(study).is_file():
+        names = preset_names()
+        rule = f"is neither a preset nor a file; presets: {', '.join(names)}"
+        return [Problem("--job", rule, study, nearest(study, names))]
+    err.print(f"The image must hold {study} at this path.", markup=False)
+    return []
 
 
 def _ray_job(layout: Any, study: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
 from ablate.cli.options import Json, Runs, example
 from trainables.errors import InvalidInput, Problem
@@ -110,7 +112,56 @@ def retry(
         out.print(f"No trial has {'failed' if failed else 'been stopped'}.")
         return
     count = "1 trial is" if len(chosen) == 1 else f"{len(chosen)} trials are"
-    out.print(f"{count} planned again: ablate run {study} --runs {runs}", markup=False)
+    out.print(f"{count} planned again: {_again(plan, ledger, study, runs)}", markup=False)
+
+
+def _again(plan: Plan, ledger: Ledger, study: str, runs: str) -> str:
+    """The command that goes on with the study as it was run, its --set and --only included.
+
+    A study that was changed by --set is run from its text in the run folder, under its own name;
+    from an object store that text has to be fetched first, and the answer says from where.
+    """
+    narrowed = [part for text in _only(plan, ledger) for part in ("--only", text)]
+    rest = shlex.join((*narrowed, "--runs", runs))
+    name, folder = plan.study.name, ledger.study(plan.study.name)
+    for source in (study, f"{name}.yaml"):
+        if _is_source(source, plan):
+            return f"ablate run {shlex.quote(source)} {rest}"
+    if folder.local is None:
+        own = shlex.quote(f"{name}.yaml")
+        kept = f"{ledger.store.shown}/{folder.path}/study.yaml"
+        return f"copy {kept} to {own}, then ablate run {own} {rest}"
+    home = folder.local if "://" in runs else Path(runs) / folder.path
+    kept, own = (shlex.quote(str(home / file)) for file in ("study.yaml", f"{name}.yaml"))
+    return f"cp {kept} {own} && ablate run {own} {rest}"
+
+
+def _is_source(source: str, plan: Plan) -> bool:
+    """Whether a preset or a file says, without any --set, just what was run."""
+    from ablate.plan.study import load_study
+    from ablate.plan.written import write_study
+
+    try:
+        return write_study(load_study(source)) == write_study(plan.study)
+    except InvalidInput:
+        return False
+
+
+def _only(plan: Plan, ledger: Ledger) -> list[str]:
+    """The compared values that the study was last narrowed to, as --only takes them."""
+    written = ledger.study(plan.study.name).read("plan.json") or {"cells": []}
+    names = {cell["name"] for cell in written["cells"]}
+    known = [(cell.name in names, {**cell.labels, **cell.values}) for cell in plan.cells]
+    kept = [values for inside, values in known if inside]
+    labels = [axis.name for axis in plan.study.compare if axis.names]
+    found = []
+    for key in (*plan.study.compared, *labels):
+        wanted = list(dict.fromkeys(values[key] for values in kept if key in values))
+        everywhere = all(key in values for values in kept)
+        if everywhere and len(wanted) < len({values.get(key) for _, values in known}):
+            text = yaml.safe_dump(wanted, default_flow_style=True, width=2**16).strip()
+            found.append(f"{key}={text}")
+    return found
 
 
 def gc(

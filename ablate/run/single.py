@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ablate.plan.known import check_source
 from ablate.run import sweep
@@ -21,6 +21,9 @@ from ablate.run.trial import Resources
 from trainables.data.collections import parse_refs
 from trainables.errors import InvalidInput, Problem
 from trainables.evaluation.means import beir_means
+
+if TYPE_CHECKING:
+    from trainables.train import Outcome, TrialTask
 
 
 def train_one(
@@ -34,35 +37,75 @@ def train_one(
     """Train and score one trial; leaves `result.json` and `checkpoint/` in `out`.
 
     `watch` says what is scored while it trains: fields of `trainables.evaluation.watching.Watch`.
+    What an earlier training left in `out` stays until this one has ended well.
 
     Returns the content of `result.json`: `spec`, `metrics`, `seconds`. Raises InvalidInput,
     TrainingFailed, or ClusterCannot.
     """
-    from trainables import worker
+    problems = list(_unwritable(out))
+    if problems:
+        raise InvalidInput(problems)
     from trainables.train import TrialTask
 
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
-    task = TrialTask(dict(flat), tuple(refs), default_cache(), str(out.absolute()), watch=watch)
+    with _stage(out) as stage:
+        made = stage / "output"
+        made.mkdir()
+        task = TrialTask(dict(flat), tuple(refs), default_cache(), str(made), watch=watch)
+        outcome = _trained(task, workers, stage / "group", on_progress)
+        result = {"spec": dict(flat), "metrics": outcome.metrics, "seconds": outcome.seconds}
+        _replace(made, out)
+        text = json.dumps(result, indent=1, sort_keys=True)
+        (out / "result.json").write_text(text, encoding="utf-8")
+    return result
+
+
+def _trained(
+    task: TrialTask,
+    workers: int,
+    storage: Path,
+    on_progress: Callable[[Mapping[str, float]], None],
+) -> Outcome:
+    """The outcome of the task, trained here or by a worker group that keeps its state in
+    `storage`."""
+    from trainables import worker
+
     if workers > 1:
-        resources = Resources(runs=str(out), cache=task.cache, workers=workers)
+        resources = Resources(runs=task.output, cache=task.cache, workers=workers)
         with sweep.cluster(None, dashboard=True) as total:
             slots(resources, total, None)
-            storage = out.absolute() / ".train"
-            # A killed training of other settings may have left its state: Ray would go on from it.
-            shutil.rmtree(storage, ignore_errors=True)
-            try:
-                with quiet():
-                    outcome = worker.run_group(task, worker.Group(workers), str(storage), "trial")
-            finally:
-                shutil.rmtree(storage, ignore_errors=True)
-    else:
-        reporter = worker.HereReporter(on_progress, keep=shutil.rmtree, kept=lambda: None)
-        outcome = worker.run_here(task, reporter, threads=threads())
-    result = {"spec": dict(flat), "metrics": outcome.metrics, "seconds": outcome.seconds}
-    text = json.dumps(result, indent=1, sort_keys=True)
-    (out / "result.json").write_text(text, encoding="utf-8")
-    return result
+            with quiet():
+                return worker.run_group(task, worker.Group(workers), str(storage), "trial")
+    reporter = worker.HereReporter(on_progress, keep=shutil.rmtree, kept=lambda: None)
+    return worker.run_here(task, reporter, threads=threads())
+
+
+@contextlib.contextmanager
+def _stage(out: Path) -> Iterator[Path]:
+    """An empty folder within `out` for what is not whole yet; it is gone at the end, and so is
+    every folder that was made for it and holds nothing else."""
+    missing = [path for path in (out, *out.parents) if not path.exists()]
+    stage = out.absolute() / ".train"
+    # A killed training of other settings may have left its state: Ray would go on from it.
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for path in missing:
+                path.rmdir()
+
+
+def _replace(made: Path, out: Path) -> None:
+    """Move what a training made to `out`, in the place of what an earlier one left there."""
+    (out / "result.json").unlink(missing_ok=True)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    for path in made.iterdir():
+        target = out / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.replace(target)
 
 
 def evaluate_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,17 @@ def test_a_ray_job_has_the_same_cluster_and_the_study() -> None:
     assert job["spec"]["entrypoint"] == "ablate run losses"
 
 
+def test_the_log_of_a_ray_job_is_waited_for() -> None:
+    """KubeRay makes the Job with the log when the cluster is ready, not when kubectl applies."""
+    status = "--for=jsonpath='{.status.jobDeploymentStatus}'=Running"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    head = kubernetes.job(Layout("mine"), "ablate run losses")
+    for text, name in ((readme, "ablate"), (head, "mine")):
+        lines = [line.strip("# ") for line in text.splitlines()]
+        waits = lines.index(f"kubectl wait {status} rayjob/{name} --timeout=15m")
+        assert lines.index(f"kubectl logs --follow --pod-running-timeout=5m job/{name}") > waits
+
+
 def take(path: str) -> Callable[[dict[str, Any]], Any]:
     """Removes what a dotted path leads to."""
 
@@ -119,6 +131,16 @@ def take(path: str) -> Callable[[dict[str, Any]], Any]:
         del inner[last]
 
     return change
+
+
+def prices(value: Any) -> Callable[[dict[str, Any]], Any]:
+    """Puts prices into a file of the launcher."""
+    return lambda content: content["metadata"].update(usd_per_hour=value)
+
+
+def annotated(text: str) -> Callable[[dict[str, Any]], Any]:
+    """Puts prices into a file of KubeRay."""
+    return lambda content: content["metadata"]["annotations"].update({kubernetes.PRICES: text})
 
 
 @pytest.mark.parametrize(
@@ -138,6 +160,31 @@ def take(path: str) -> Callable[[dict[str, Any]], Any]:
         ("kuberay", take("spec.workerGroupSpecs.0.maxReplicas"), "0.maxReplicas: is missing"),
         ("kuberay", take("spec.workerGroupSpecs.1.template"), "containers.0.image: is missing"),
         ("kuberay", lambda c: c.update(kind="RayService"), "one RayCluster, not 0"),
+        ("aws", lambda c: c.update(provider=None), "provider: is missing"),
+        ("aws", lambda c: c.update(provider="aws"), "provider: must be a mapping"),
+        ("aws", lambda c: c.update(metadata=3), "metadata: must be a mapping"),
+        ("aws", lambda c: c.update(file_mounts=["x"]), "file_mounts: must be a mapping"),
+        ("aws", lambda c: c.update(docker=3), "docker|Ray refuses it"),
+        ("aws", prices(3), "usd_per_hour: must be a mapping"),
+        ("aws", prices({"gpu-spto": 1}), "gpu-spto: is no type .* did you mean 'gpu-spot'"),
+        ("aws", prices({"head": -1}), "usd_per_hour.head: must be a number"),
+        ("aws", prices({"head": float("nan")}), "usd_per_hour.head: must be a number"),
+        ("aws", prices({"head": True}), "usd_per_hour.head: must be a number"),
+        ("aws", prices({"head": -1, "hed": 1}), "head: must be a number.*\n.*hed: is no type"),
+        ("local", lambda c: c["metadata"].update(each_host_has=3), "each_host_has: must be a map"),
+        ("local", lambda c: c["metadata"].update(each_host_has={"CPU": "x"}), "has.CPU: must be a"),
+        ("local", prices({"nodes": 1}), "did you mean 'node'"),
+        ("kuberay", lambda c: c.update(metadata=3), "metadata: must be a mapping"),
+        ("kuberay", lambda c: c["metadata"].update(annotations=3), "annotations: must be a map"),
+        ("kuberay", annotated("x{"), "usd-per-hour: must be a JSON object"),
+        ("kuberay", annotated("[1]"), "usd-per-hour: must be a mapping"),
+        ("kuberay", annotated('{"gpu-spto": 1}'), "did you mean 'gpu-spot'"),
+        ("kuberay", annotated('{"gpu-spot": NaN}'), "gpu-spot: must be a number"),
+        (
+            "kuberay",
+            lambda c: c["spec"]["workerGroupSpecs"][0].update(minReplicas="x"),
+            "autoscaler refuses it: 'x' is not of type",
+        ),
         (
             "kuberay",
             lambda c: c["spec"]["workerGroupSpecs"][0]["resources"].update(CPU="eight"),
@@ -161,3 +208,32 @@ def test_a_file_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- a")
     with pytest.raises(InvalidInput, match="must hold a mapping"):
         read(tmp_path / "list.yaml")
+
+
+def test_a_folder_or_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cannot be read: Is a directory"):
+        read(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"cluster_name: caf\xe9")
+    with pytest.raises(InvalidInput, match="is not UTF-8 text: byte 17"):
+        read(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize("scalar", ["!!bool foo", "2024-13-45", "!!int ''", "!!timestamp x"])
+def test_a_scalar_that_is_no_value_is_named_with_its_line(tmp_path: Path, scalar: str) -> None:
+    (tmp_path / "bad.yaml").write_text(f"cluster_name: x\nprovider: {{type: {scalar}}}\n")
+    with pytest.raises(InvalidInput, match=r"is not YAML: cannot read .* line 2"):
+        read(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}", f"a: {'[' * 2000}{']' * 2000}"])
+def test_a_value_without_an_end_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "deep.yaml").write_text(text)
+    with pytest.raises(InvalidInput, match="within itself, or too deep"):
+        read(tmp_path / "deep.yaml")
+
+
+@pytest.mark.parametrize("provider", ["aws", "local", "kuberay"])
+def test_prices_of_the_files_own_types_are_taken(tmp_path: Path, provider: str) -> None:
+    given = {"head": 0.2, "node": 1} if provider == "local" else {"head": 0.2, "gpu-spot": 1}
+    change = annotated(json.dumps(given)) if provider == "kuberay" else prices(given)
+    assert read(changed(tmp_path, provider, change)).usd_per_hour == given

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
+from ablate.cli import show
+from ablate.cli.commands import app, plan_of
 from ablate.run.capacity import ClusterCannot
 from ablate.run.cluster import launch as steps
 from ablate.run.cluster import ways
+from ablate.run.cluster.elsewhere import RULE, only_here, wrong_address
 from ablate.run.cluster.file import ClusterFile, read
 from ablate.run.cluster.jobs import STUDY, Jobs
 from ablate.run.cluster.shapes import Layout
@@ -230,3 +238,140 @@ def test_credentials_are_not_put_into_a_job(tmp_path: Path, secret: str) -> None
     assert "--runs: must hold no credentials" in done.stderr and "s3://***@b/x" in done.stderr
     assert "KEYID" not in done.stderr and secret not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_launch_that_is_stopped_prints_the_command_that_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it prints is the launch itself and --attach: as typed, whatever is in the words."""
+    orders: list[tuple[steps.Order, ways.Way]] = []
+
+    def stopped(order: steps.Order, way: ways.Way, *_: Any) -> int:
+        orders.append((order, way))
+        raise KeyboardInterrupt
+
+    told = io.StringIO()
+    monkeypatch.setattr(show, "err", Console(file=told, width=80))
+    monkeypatch.setattr(steps, "launch", stopped)
+    monkeypatch.setattr(ways.Launcher, "needs", lambda self: [])
+    file = written(tmp_path, "local", Layout(hosts=("a", "b")))
+    filled = file.read_text().replace("YOUR-", "my-")
+    file.write_text(filled)
+    runs, into = str(tmp_path / "run folder"), str(tmp_path / "in to")
+    words = [
+        "quickstart", "--set", "optim.lr=[1.0e-5, 2.0e-5]", "--only", "loss.name=lse_pair",
+        "--cluster", str(file), "--nodes", "2xCPU=8,GPU=1", "--runs", runs, "--into", into,
+        "--down", "--tracking-uri", "http://mlflow:5000",
+    ]  # fmt: skip
+    for given in (words, None):
+        if given is None:
+            said = told.getvalue().split("follow it again: ")[1].splitlines()[0]
+            given = shlex.split(said)[2:]
+            assert given[-1] == "--attach"
+        app(["launch", *given], standalone_mode=False)
+    (first, way), (second, other) = orders
+    assert dataclasses.replace(first, attach=True, job_id="") == dataclasses.replace(
+        second, job_id=""
+    )
+    assert way == other
+
+
+NAMING = """
+question: Where is it?
+fixed:
+  data.train: {train}
+  encoder.backbone: {backbone}
+  loss.temperature: 0.1
+  optim.lr: 1.0e-3
+  optim.batch_size: 6
+  optim.steps: 6
+compare: {{loss.name: [joint_lh, lse_pair]}}
+repeat: {{seed: [0, 1]}}
+evaluate: ["{test}/test"]
+"""
+
+
+@pytest.fixture
+def planning(
+    tmp_path: Path, tiny_collection: str, tiny_backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[str]]:
+    """Mistakes of a study that names its data so, seen from a folder that holds no data; `at` is
+    this machine's ABLATE_COLLECTIONS."""
+    names = {"train": tiny_collection, "test": tiny_collection, "backbone": tiny_backbone}
+
+    def plan(here: str, at: str = "", **changed: str) -> list[str]:
+        monkeypatch.chdir(here)
+        monkeypatch.setenv("ABLATE_COLLECTIONS", at)
+        text = NAMING.format(**{**names, **changed})
+        (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+        return [str(problem) for problem in only_here(plan_of(f"{tmp_path}/mine.yaml", [], []))]
+
+    return plan
+
+
+def test_what_only_this_machine_finds_is_not_sent_to_a_cluster(
+    tmp_path: Path,
+    tiny_collection: str,
+    tiny_backbone: str,
+    planning: Callable[..., list[str]],
+) -> None:
+    data, backbone = Path(tiny_collection), Path(tiny_backbone)
+    here = str(data.parent)
+    assert planning(here) == []
+    assert planning(here, train="pydocs/small", backbone="quickstart") == []
+    wanted = f"data: {RULE} (got 'tiny'); did you mean '{data}'?"
+    assert planning(here, train="tiny", test="tiny") == [wanted]
+    assert planning(str(tmp_path), str(data.parent), train="tiny", test="tiny") == [wanted]
+    relative = planning(str(backbone.parent), backbone=f"./{backbone.name}")
+    assert relative == [
+        f"encoder.backbone: {RULE} (got './{backbone.name}'); did you mean '{backbone}'?"
+    ]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_every_mistake_of_a_launch_is_listed_and_nothing_is_shown(
+    tmp_path: Path, dry: list[str]
+) -> None:
+    place = ["--address", "foo", "--runs", "s3://KEY:SECRET@b/a", "--down"]
+    done = ablate("launch", "quickstart", *place, *dry)
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    said = " ".join(done.stderr.split())
+    for part in (
+        "3 mistakes",
+        "--address: must be a Jobs API, http://HOST:PORT (got 'foo'); did you mean",
+        "--down: needs the cluster's file",
+        "--runs: must hold no credentials",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("address", "near"),
+    [
+        ("http://10.0.0.1:8265", None),
+        ("https://ray.example.com:443/", None),
+        ("http://[::1]:8265", None),
+        ("foo", "http://foo:8265"),
+        ("ray://head:10001", "http://head:8265"),
+        ("127.0.0.1:8265", "http://127.0.0.1:8265"),
+        ("http://head", "http://head:8265"),
+        ("http://head:port", ""),
+        ("http://head:99999", ""),
+        ("auto", ""),
+        ("", ""),
+    ],
+)
+def test_the_address_of_a_jobs_api_has_one_form(address: str, near: str | None) -> None:
+    found = list(wrong_address(address))
+    assert [problem.nearest for problem in found] == ([] if near is None else [near or None])
+
+
+def test_a_job_of_an_unknown_study_is_not_printed(tmp_path: Path) -> None:
+    done = ablate("cluster", "template", "kuberay", "--job", "quickstrt")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "did you mean 'quickstart'?" in done.stderr
+    study = tmp_path / "mine.yaml"
+    study.write_text("question: x\n")
+    done = ablate("cluster", "template", "kuberay", "--job", str(study))
+    assert done.returncode == 0 and f"run {study} --runs" in " ".join(done.stdout.split())
+    assert "The image must hold" in done.stderr

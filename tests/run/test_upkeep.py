@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from filelock import FileLock
 
 from ablate.cli import WRONG_INPUT
+from ablate.cli.commands import plan_of
+from ablate.cli.upkeep import _again
 from ablate.plan.planner import make_plan
-from ablate.plan.study import load_study
+from ablate.plan.study import load_study, narrow
 from ablate.plan.written import write_study
 from ablate.run.lease import CLAIMS, DRIVERS, Leases
 from ablate.run.ledger import Ledger, Record
@@ -102,10 +107,49 @@ def test_retry_puts_back_only_what_failed(ledger: Ledger, tmp_path: Path) -> Non
     wrong = ablate("retry", "standing", states["finished"], cwd=tmp_path)
     assert wrong.returncode == WRONG_INPUT and "did not fail" in wrong.stderr
     done = ablate("retry", "standing", "--failed", cwd=tmp_path)
-    assert done.returncode == 0 and "ablate run standing --runs runs" in done.stdout
+    assert done.returncode == 0 and "ablate run standing.yaml --runs runs" in done.stdout
     record = ledger.record(states["failed"])
     assert record is not None and record.attempts == 1
     assert (record.state, record.reason, record.own_fault) == ("planned", None, False)
+
+
+@pytest.mark.parametrize("narrowed", [{}, {"loss.name": "lse_pair"}])
+def test_what_retry_prints_plans_the_study_as_it_was_run(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, narrowed: dict[str, str]
+) -> None:
+    """A study that was changed by --set is neither its file nor the preset of its name."""
+    monkeypatch.chdir(tmp_path)
+    study = narrow(load_study("standing.yaml", {"optim.steps": "7"}), narrowed)
+    plan, folder = make_plan(study), ledger.study("standing")
+    folder.write("plan.json", plan.to_json())
+    folder.write("study.yaml", write_study(plan.study))
+    said = _again(known_plan(ledger, "standing"), ledger, "standing", "runs")
+    copy, _, run = said.partition(" && ")
+    assert subprocess.run(copy, shell=True, check=False).returncode == 0
+    words = shlex.split(run)
+    source, options = words[2], words[3:]
+    only = options[options.index("--only") + 1 :][:1] if "--only" in options else []
+    assert words[:2] == ["ablate", "run"] and options[-2:] == ["--runs", "runs"]
+    again = plan_of(source, None, only)
+    assert again.study.name == "standing"
+    assert [t.trial_id for t in again.trials()] == [t.trial_id for t in plan.trials()]
+
+
+def test_retry_says_what_a_run_folder_elsewhere_needs(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "standing.yaml").unlink()
+    plan = known_plan(ledger, "standing")
+    elsewhere = SimpleNamespace(
+        store=SimpleNamespace(shown="s3://b/r"),
+        study=lambda name: SimpleNamespace(
+            local=None, path=f"studies/{name}", read=lambda _: plan.to_json()
+        ),
+    )
+    said = _again(plan, cast(Ledger, elsewhere), "standing", "s3://b/r")
+    assert said.startswith("copy s3://b/r/studies/standing/study.yaml to standing.yaml, then ")
+    assert said.endswith("ablate run standing.yaml --runs s3://b/r")
 
 
 def test_mistakes_name_the_nearest(ledger: Ledger, tmp_path: Path) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ablate.run.capacity import Capacity, Nodes
 from ablate.run.cluster import kubernetes
+from ablate.run.cluster.reading import (
+    Kinds,
+    documents_of,
+    wrong_amounts,
+    wrong_kinds,
+    wrong_prices,
+)
 from ablate.run.cluster.shapes import ON_DEMAND, SPOT, UNFILLED
 from trainables.errors import InvalidInput, Problem
 
+_UNFIT = (LookupError, ValueError, TypeError, AttributeError, AssertionError)
+"""What Ray raises, besides its own errors, for a value that it did not think of."""
 SECRETS = ("aws_credentials", "gcp_credentials", "aws_secret_access_key", "auth_token")
 
 
@@ -44,16 +50,7 @@ class ClusterFile:
 
 def read(path: Path) -> ClusterFile:
     """The file at `path`; raises InvalidInput with every mistake that can be seen in it."""
-    try:
-        documents = [doc for doc in yaml.safe_load_all(path.read_text("utf-8")) if doc is not None]
-    except FileNotFoundError:
-        rule = "does not exist; ablate cluster template aws|gcp|local|kuberay prints one"
-        raise InvalidInput([Problem("--cluster", rule, str(path))]) from None
-    except yaml.YAMLError as error:
-        rule = f"is not YAML: {' '.join(str(error).split())}"
-        raise InvalidInput([Problem("--cluster", rule, place=str(path))]) from None
-    if not documents or not all(isinstance(document, dict) for document in documents):
-        raise InvalidInput([Problem("--cluster", "must hold a mapping", place=str(path))])
+    documents = documents_of(path)
     secrets = [
         Problem(key, "credentials do not belong in this file", place=str(path))
         for document in documents
@@ -68,6 +65,9 @@ def read(path: Path) -> ClusterFile:
 
 
 def _launcher(path: Path, content: dict[str, Any]) -> ClusterFile:
+    wrong = _wrong(content, str(path))
+    if wrong:
+        raise InvalidInput(wrong)
     prepared = _prepare(path, content)
     about = content.get("metadata") or {}
     if content["provider"]["type"] == "local":
@@ -80,7 +80,7 @@ def _launcher(path: Path, content: dict[str, Any]) -> ClusterFile:
         name=content["cluster_name"],
         capacity=capacity,
         runs=about.get("runs"),
-        usd_per_hour=_prices(path, about.get("usd_per_hour") or {}),
+        usd_per_hour=_prices(about.get("usd_per_hour") or {}),
         mounts=tuple((content.get("file_mounts") or {}).values()),
         unfilled=_unfilled(path, content),
     )
@@ -95,6 +95,9 @@ def _kubernetes(path: Path, documents: list[dict[str, Any]]) -> ClusterFile:
     problems = kubernetes.problems(content, str(path))
     if problems:
         raise InvalidInput(problems)
+    prices, wrong = kubernetes.prices(content, str(path))
+    if wrong:
+        raise InvalidInput(wrong)
     notes = content["metadata"].get("annotations") or {}
     return ClusterFile(
         path=path,
@@ -102,10 +105,51 @@ def _kubernetes(path: Path, documents: list[dict[str, Any]]) -> ClusterFile:
         name=content["metadata"]["name"],
         capacity=_capacity(kubernetes.autoscaling(content)),
         runs=notes.get(kubernetes.RUNS),
-        usd_per_hour=_prices(path, json.loads(notes.get(kubernetes.PRICES, "{}"))),
+        usd_per_hour=_prices(prices),
         mounts=(),
         unfilled=_unfilled(path, content),
     )
+
+
+_KINDS: Kinds = (
+    ("provider", dict),
+    ("provider.type", str),
+    ("cluster_name", str),
+    ("metadata", dict),
+    ("metadata.runs", str),
+    ("file_mounts", dict),
+    ("file_mounts.*", str),
+    ("available_node_types", dict),
+    ("available_node_types.*", dict),
+    ("available_node_types.*.resources", dict),
+)
+
+
+def _wrong(content: Mapping[str, Any], place: str) -> list[Problem]:
+    """What is missing or of a wrong kind, before Ray has seen the file."""
+    provider = content.get("provider")
+    kind = provider.get("type") if isinstance(provider, dict) else None
+    needed = [
+        "cluster_name",
+        "provider",
+        *(["provider.type"] if isinstance(provider, dict) else []),
+    ]
+    if kind not in ("local", None):
+        needed += ["max_workers", "available_node_types"]
+    present = {**content, "provider.type": kind}
+    found = [Problem(key, "is missing", place=place) for key in needed if present.get(key) is None]
+    found += wrong_kinds(content, _KINDS, place)
+    about = content.get("metadata")
+    if not isinstance(about, dict):
+        return found
+    types = content.get("available_node_types")
+    known = [str(name) for name in types] if isinstance(types, dict) else []
+    if kind == "local":
+        known += ["head", "node"]
+        amounts = about.get("each_host_has")
+        found += wrong_amounts("metadata.each_host_has", amounts, place)
+    key = "metadata.usd_per_hour"
+    return found + wrong_prices(key, about.get("usd_per_hour"), known, place)
 
 
 def _prepare(path: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -117,11 +161,6 @@ def _prepare(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     place = str(path)
-    missing = [key for key in ("cluster_name", "provider") if key not in content]
-    if content.get("provider", {}).get("type") not in ("local", None):
-        missing += [key for key in ("max_workers", "available_node_types") if key not in content]
-    if missing:
-        raise InvalidInput([Problem(key, "is missing", place=place) for key in missing])
     try:
         with _silent():
             prepared: dict[str, Any] = prepare_config(copy.deepcopy(content))
@@ -129,7 +168,7 @@ def _prepare(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         key = ".".join(str(part) for part in error.absolute_path) or "the file"
         raise InvalidInput([Problem(key, error.message, place=place)]) from None
-    except (ClickException, NotImplementedError, LookupError, ValueError, TypeError) as error:
+    except (ClickException, NotImplementedError, *_UNFIT) as error:
         text = " ".join(str(getattr(error, "message", error)).split())
         raise InvalidInput([Problem("the file", f"Ray refuses it: {text}", place=place)]) from None
     return prepared
@@ -159,14 +198,7 @@ def _hosts(content: Mapping[str, Any], each: Mapping[str, float] | None) -> Capa
     return Capacity((Nodes(each, 1 + len(content["provider"].get("worker_ips", ()))),))
 
 
-def _prices(path: Path, prices: Mapping[str, Any]) -> dict[str, float]:
-    wrong = [
-        Problem(f"usd_per_hour.{key}", "must be a number", price, place=str(path))
-        for key, price in prices.items()
-        if price is not None and not isinstance(price, (int, float))
-    ]
-    if wrong:
-        raise InvalidInput(wrong)
+def _prices(prices: Mapping[str, Any]) -> dict[str, float]:
     return {key: float(price) for key, price in prices.items() if price is not None}
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ablate.run.cluster.reading import Kinds, wrong_kinds, wrong_prices
 from ablate.run.cluster.shapes import EXTRAS, HEAD, UNFILLED, Layout, Machine, Workers
 from ablate.run.cluster.text import comment, dump
 from trainables.errors import Problem
@@ -16,6 +17,27 @@ KEPT_CPUS, KEPT_GIB = 1, 4
 """What a pod leaves of its machine to Kubernetes; one that asks for all is never placed."""
 RUNS, PRICES = "ablate/runs", "ablate/usd-per-hour"
 """Annotations: what `metadata` holds in a file of the launcher."""
+
+
+_POD = (
+    ("", dict),
+    (".template", dict),
+    (".template.spec", dict),
+    (".template.spec.containers", list),
+    (".template.spec.containers.*", dict),
+    (".template.spec.containers.*.resources", dict),
+    (".template.spec.containers.*.resources.limits", dict),
+)
+_KINDS: Kinds = (
+    ("metadata", dict),
+    ("metadata.name", str),
+    ("metadata.annotations", dict),
+    ("metadata.annotations.*", str),
+    ("spec", dict),
+    *((f"spec.headGroupSpec{key}", kind) for key, kind in _POD),
+    ("spec.workerGroupSpecs", list),
+    *((f"spec.workerGroupSpecs.*{key}", kind) for key, kind in _POD),
+)
 
 
 def manifest(layout: Layout) -> str:
@@ -67,6 +89,9 @@ def autoscaling(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def problems(content: Mapping[str, Any], place: str) -> list[Problem]:
     """What KubeRay or its autoscaler would refuse in a RayCluster, as far as can be seen here."""
+    found = wrong_kinds(content, _KINDS, place)
+    if found:
+        return found
     spec = content.get("spec") or {}
     found = [
         Problem(key, "is missing", place=place)
@@ -91,11 +116,29 @@ def problems(content: Mapping[str, Any], place: str) -> list[Problem]:
         found += _pod_problems(key, group, place)
     if found:
         return found
+    from jsonschema import ValidationError
+
     try:
         autoscaling(content)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except ValidationError as error:
+        return [Problem("spec", f"Ray's autoscaler refuses it: {error.message}", place=place)]
+    except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
         return [Problem("spec", f"Ray's autoscaler refuses it: {error}", place=place)]
     return []
+
+
+def prices(content: Mapping[str, Any], place: str) -> tuple[dict[str, Any], list[Problem]]:
+    """The prices in the annotation of a valid RayCluster, by worker group, and their mistakes."""
+    text = (content["metadata"].get("annotations") or {}).get(PRICES) or "{}"
+    key = f"metadata.annotations.{PRICES}"
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        rule = 'must be a JSON object, as in {"gpu-spot": 0.4}'
+        return {}, [Problem(key, rule, text, place=place)]
+    groups = [str(group["groupName"]) for group in content["spec"]["workerGroupSpecs"]]
+    wrong = wrong_prices(key, found, ["head", "headgroup", *groups], place)
+    return ({}, wrong) if wrong else (found or {}, [])
 
 
 def _pod_problems(key: str, group: Mapping[str, Any], place: str) -> list[Problem]:
@@ -182,6 +225,8 @@ ports stay within the Kubernetes cluster (ClusterIP); `ablate launch` reaches th
 _JOB = """\
 The study as one object: KubeRay brings the cluster up, runs the study, and takes the cluster down.
   kubectl apply -f THIS-FILE
-  kubectl logs --follow job/{name}
+  kubectl wait --for=jsonpath='{{.status.jobDeploymentStatus}}'=Running rayjob/{name} --timeout=15m
+  kubectl logs --follow --pod-running-timeout=5m job/{name}
+The job that has the log exists only once the cluster is ready; hence the wait.
 A head that is lost is brought up again (backoffLimit), and the study goes on from its ledger.
 """
