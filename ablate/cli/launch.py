@@ -98,10 +98,9 @@ def launch(
     from ablate.cli.show import cluster_cannot
     from ablate.run.capacity import ClusterCannot
 
-    file = _file(cluster) if address is None else None
-    planned = _planned(study, set_, only)
-    wrong = _wrong_place(planned, address, down)
-    order = _order(planned, study, _parts(set_, only, tracking_uri), file, runs, into, wrong)
+    file, planned = None if address is not None else _file(cluster), _planned(study, set_, only)
+    parts, wrong = _parts(set_, only, tracking_uri), _wrong_place(planned, address, down)
+    order = _order(planned, study, parts, file, runs, into, wrong)
     way = _way(file, address)
     try:
         order = dataclasses.replace(_fitted(order, planned, file, nodes), attach=attach, down=down)
@@ -109,8 +108,8 @@ def launch(
         if dry_run:
             return _show(order, way, lacking)
         place = ("--cluster", str(cluster)) if file else ("--address", address or "")
-        options = _again(set_, only, nodes, tracking_uri)
-        return _go(order, way, file, (*options, *place), lacking)
+        again = (*_again(set_, only, nodes, tracking_uri), *place)
+        return _go(order, way, file, again, lacking)
     except ClusterCannot as error:
         cluster_cannot(error)
         return CLUSTER_CANNOT
