@@ -1,4 +1,4 @@
-"""A backbone that trains in a moment: for fixtures, and for commands that are no tests."""
+"""A backbone that trains in a moment, and a study: for fixtures, and commands that are no tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ WORDS = (  # noqa: SIM905
     "merge group plot curve fit root solve linear signal wave noise random sample test score rank "
     "query passage search text token model train loss batch step graph tree node edge path short"
 ).split()
+
+TWO_LOSSES = """
+question: How does it stand?
+fixed:
+  data.train: {train}
+  encoder.backbone: {backbone}
+  loss.temperature: 0.1
+  optim.lr: 1.0e-3
+  optim.batch_size: 6
+  optim.steps: 6
+compare: {{loss.name: [joint_lh, lse_pair]}}
+repeat: {{seed: [0, 1]}}
+evaluate: ["{test}/test"]
+"""
 
 
 def write_backbone(folder: Path) -> None:

@@ -98,16 +98,19 @@ class Events:
 
     def _erred(self, trial: Any) -> None:
         job, error = trial.config["job"].job, trial.get_error()
-        if not is_claimed(job, self.ledger):
-            self.supply.taken_over(job.trial_id)
-        elif job.trial_id not in self._running:
-            if not self.supply.never_ran(job.trial_id):
-                self._tell(lost(job, self.ledger, "no node stayed long enough to start it"))
+        if job.trial_id not in self._running:
+            self._never_began(job)
         elif error is not None and is_out_of_memory(error):
             self._lost(job, out_of_memory(job.spec), own_fault=True)
         else:
             again = f"{INFRASTRUCTURE_RETRIES + 1} times in a row without progress"
             self._lost(job, f"its process or node was lost {again}")
+
+    def _never_began(self, job: Job) -> None:
+        if not is_claimed(job, self.ledger):
+            self.supply.taken_over(job.trial_id)
+        elif not self.supply.never_ran(job.trial_id):
+            self._tell(lost(job, self.ledger, "no node stayed long enough to start it"))
 
     def _lost(self, job: Job, reason: str, own_fault: bool = False) -> None:
         if is_claimed(job, self.ledger):

@@ -26,6 +26,7 @@ from ablate.run.cluster.file import ClusterFile, read
 from ablate.run.cluster.jobs import STUDY, Jobs
 from ablate.run.cluster.shapes import Layout
 from tests.run.cluster_files import ROOT, ablate, an_order, written
+from tests.tiny import TWO_LOSSES
 
 
 class Recorded:
@@ -276,21 +277,6 @@ def test_a_launch_that_is_stopped_prints_the_command_that_follows_it(
     assert way == other
 
 
-NAMING = """
-question: Where is it?
-fixed:
-  data.train: {train}
-  encoder.backbone: {backbone}
-  loss.temperature: 0.1
-  optim.lr: 1.0e-3
-  optim.batch_size: 6
-  optim.steps: 6
-compare: {{loss.name: [joint_lh, lse_pair]}}
-repeat: {{seed: [0, 1]}}
-evaluate: ["{test}/test"]
-"""
-
-
 @pytest.fixture
 def planning(
     tmp_path: Path, tiny_collection: str, tiny_backbone: str, monkeypatch: pytest.MonkeyPatch
@@ -302,7 +288,7 @@ def planning(
     def plan(here: str, at: str = "", **changed: str) -> list[str]:
         monkeypatch.chdir(here)
         monkeypatch.setenv("ABLATE_COLLECTIONS", at)
-        text = NAMING.format(**{**names, **changed})
+        text = TWO_LOSSES.format(**{**names, **changed})
         (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
         return [str(problem) for problem in only_here(plan_of(f"{tmp_path}/mine.yaml", [], []))]
 

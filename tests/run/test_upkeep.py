@@ -26,22 +26,9 @@ from ablate.run.lease import CLAIMS, DRIVERS, Leases
 from ablate.run.ledger import Ledger, Record
 from ablate.run.store import TEMPORARY
 from ablate.run.upkeep import find_trial, known_plan, leftovers, put_back, statuses
+from tests.tiny import TWO_LOSSES
 from trainables.errors import InvalidInput
 from trainables.scratch import host
-
-STUDY = """
-question: How does it stand?
-fixed:
-  data.train: {collection}
-  encoder.backbone: {backbone}
-  loss.temperature: 0.1
-  optim.lr: 1.0e-3
-  optim.batch_size: 6
-  optim.steps: 6
-compare: {{loss.name: [joint_lh, lse_pair]}}
-repeat: {{seed: [0, 1]}}
-evaluate: [{collection}/test]
-"""
 
 
 def ablate(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -52,7 +39,7 @@ def ablate(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def ledger(tmp_path: Path, tiny_collection: str, tiny_backbone: str) -> Ledger:
     """A run folder with one trial finished, one failed, one interrupted, one still planned."""
-    text = STUDY.format(collection=tiny_collection, backbone=tiny_backbone)
+    text = TWO_LOSSES.format(train=tiny_collection, test=tiny_collection, backbone=tiny_backbone)
     (tmp_path / "standing.yaml").write_text(text, encoding="utf-8")
     plan = make_plan(load_study(str(tmp_path / "standing.yaml")))
     ledger = Ledger(tmp_path / "runs")
